@@ -1,0 +1,85 @@
+/* A request and its response: what travels from the HTTP edge to a handler and back. It owns an
+ * arena; what else it borrows (coroutine, transaction, connection) is given back when it ends.
+ * Passive data: the edge creates and frees it, the application fills in the response. */
+#ifndef MOONPOOL_REQUEST_H
+#define MOONPOOL_REQUEST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "arena.h"
+#include "buffer.h"
+#include "error.h"
+#include "list.h"
+#include "router.h"
+
+struct header {
+    const char *name;  /* arena */
+    const char *value; /* arena */
+};
+
+struct response {
+    int status;         /* 0 until there is one */
+    struct buffer body; /* owned by the request */
+    const char *content_type; /* arena or static; NULL if there is no body */
+    struct header *headers;   /* arena */
+    size_t header_count;
+    size_t header_capacity;
+};
+
+/* Where the time went, in microseconds; for the access log and the metrics. */
+struct request_times {
+    uint64_t queued;   /* waiting for its turn at a serialised transaction */
+    uint64_t pool;     /* waiting for a connection */
+    uint64_t database; /* waiting for PostgreSQL */
+};
+
+struct request {
+    struct arena arena;
+    const char *id;     /* arena; from X-Request-Id if that is sane, else made here */
+    const char *method; /* arena */
+    const char *path;   /* arena; still percent-encoded, without the query */
+    const char *query;  /* arena; still percent-encoded, without '?'; "" if there is none */
+    const char *client; /* arena; address of the peer */
+    struct header *headers; /* arena */
+    size_t header_count;
+    struct buffer body; /* owned */
+    bool has_body;      /* a Content-Length or Transfer-Encoding came with it */
+    size_t body_limit;  /* bytes */
+
+    uint64_t received; /* when its headers had arrived */
+    uint64_t deadline; /* absolute; set from `received` and the route */
+
+    struct router_match match;
+    struct response response;
+    enum error_code error; /* why it failed, for the access log; ERROR_NONE if it did not */
+    struct request_times times;
+
+    /* Set by the edge: called exactly once, by request_done(), when the response is there. */
+    void (*on_done)(struct request *request);
+    void *edge; /* the edge's own */
+
+    /* Set by the application while the request is in its hands. */
+    struct handling *handling;
+    void *generation;
+};
+
+/* Heap; frees with request_destroy(), once nothing else holds it. */
+struct request *request_create(void);
+void request_destroy(struct request *request);
+
+/* The value of the first header with this name, in any case; NULL if there is none. */
+const char *request_header(const struct request *request, const char *name);
+
+/* Adds a response header; copies both. */
+void request_add_header(struct request *request, const char *name, const char *value);
+
+/* Makes the response the problem document for `err` (RFC 9457), dropping what was there before.
+ * `extra` may be NULL: JSON members, each with a comma in front, appended inside the object. */
+void request_fail(struct request *request, const struct error *err, const char *extra);
+
+/* Tells the edge that the response is there. */
+void request_done(struct request *request);
+
+#endif

@@ -1,0 +1,102 @@
+/* Memory shared by the master and its workers: one anonymous mapping made before the first fork. Who
+ * writes what is said at each field; counters are relaxed atomics. */
+#ifndef MOONPOOL_SHARED_H
+#define MOONPOOL_SHARED_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "source.h"
+
+struct error;
+
+enum { SHARED_WORKERS = 128 }; /* the most workers there may be */
+
+/* How far a worker is with the candidate generation. */
+enum shared_load { SHARED_LOADING, SHARED_LOADED, SHARED_REFUSED };
+
+/* X(name, help): counters that only rise, summed over the workers by /metrics. */
+#define SHARED_COUNTERS(X)                                                                         \
+    X(requests_total, "Requests answered")                                                         \
+    X(requests_failed_total, "Requests answered with a status of 500 or more")                     \
+    X(deadlines_total, "Requests whose deadline passed")                                           \
+    X(request_seconds_total, "Time from headers to answer, in microseconds")                       \
+    X(pool_acquires_total, "Connections taken from the pool")                                      \
+    X(pool_waits_total, "Acquires that had to wait")                                               \
+    X(pool_wait_seconds_total, "Time spent waiting for a connection, in microseconds")             \
+    X(pool_timeouts_total, "Waits given up")                                                       \
+    X(pool_connects_total, "Sessions opened")                                                      \
+    X(pool_connect_failures_total, "Sessions that could not be opened")                            \
+    X(pool_closes_total, "Sessions closed")                                                        \
+    X(queue_wait_seconds_total, "Time spent waiting for a turn, in microseconds")                  \
+    X(database_seconds_total, "Time spent waiting for PostgreSQL, in microseconds")                \
+    X(statements_total, "Statements executed")                                                     \
+    X(transactions_committed_total, "Transactions committed")                                      \
+    X(transactions_rolled_back_total, "Transactions rolled back")                                  \
+    X(cancels_total, "Statements cancelled on the server")                                         \
+    X(reloads_total, "Generations taken over")                                                     \
+    X(worker_restarts_total, "Workers replaced")
+
+struct shared_counters {
+#define SHARED_FIELD(name, help) _Atomic uint64_t name;
+    SHARED_COUNTERS(SHARED_FIELD)
+#undef SHARED_FIELD
+};
+
+/* One worker's slot. It survives the worker: the next one in this slot finds its counters. */
+struct shared_worker {
+    _Atomic int32_t pid;          /* master; 0 while there is none */
+    _Atomic uint64_t heartbeat;   /* worker: clock_now() of its last tick */
+    _Atomic bool ready;           /* worker: a generation is serving */
+    _Atomic bool database_up;     /* worker: the last thing it heard from PostgreSQL was good */
+    _Atomic uint64_t generation;  /* worker: number of the generation it has decided on */
+    _Atomic int load;             /* worker: enum shared_load for that generation */
+    _Atomic uint32_t sessions;    /* pool, under `lock`: sessions it holds or is closing */
+    _Atomic uint64_t starved;     /* pool: since when it waits without a permit; 0 if it does not */
+    _Atomic uint32_t idle;        /* pool: sessions idle now */
+    _Atomic uint32_t waiting;     /* pool: requests waiting for a session now */
+    _Atomic uint32_t in_flight;   /* worker: requests in the application's hands */
+    _Atomic uint32_t connections; /* worker: open client connections */
+    _Atomic uint64_t lua_bytes;   /* worker: memory of its lua_State */
+    struct shared_counters counters;
+    int wake_fd; /* an eventfd: a write wakes this worker */
+};
+
+struct shared {
+    pthread_mutex_t lock; /* robust: guards the sum of `sessions` against `pool_max` */
+    uint32_t pool_max;
+    uint32_t worker_count;
+    _Atomic bool draining;       /* master: TERM was received */
+    _Atomic uint64_t generation; /* master: number of the newest snapshot */
+    _Atomic int good;            /* master: which of `sources` last proved good */
+    _Atomic int candidate;       /* master: which of `sources` carries `generation` */
+    struct shared_worker workers[SHARED_WORKERS];
+    struct source sources[2];
+};
+
+/* Maps it, zeroed, with the lock and the eventfds made. NULL on failure. */
+struct shared *shared_create(uint32_t worker_count, uint32_t pool_max, struct error *err);
+void shared_destroy(struct shared *shared);
+
+/* Takes one of `pool_max` permits for a session. False if there is none. */
+bool shared_take_session(struct shared *shared, struct shared_worker *worker);
+void shared_return_session(struct shared *shared, struct shared_worker *worker);
+
+/* A dead worker's permits return, its flags fall, and waiting workers are woken. Master only. */
+void shared_bury(struct shared *shared, struct shared_worker *worker);
+
+/* Wakes one worker, or all. */
+void shared_wake(struct shared_worker *worker);
+void shared_wake_all(struct shared *shared);
+
+/* True if another worker waits for a permit; `ret_since` tells since when the longest has. */
+bool shared_others_starve(struct shared *shared, const struct shared_worker *self,
+                          uint64_t *ret_since);
+
+/* counter_add(worker, pool_waits_total, 1) */
+#define counter_add(worker, name, amount)                                                          \
+    atomic_fetch_add_explicit(&(worker)->counters.name, (amount), memory_order_relaxed)
+
+#endif

@@ -1,0 +1,76 @@
+/* One lua_State: a reviewed standard library, a cap on memory, modules from a source snapshot, and an
+ * end to code that runs too long. The only place that knows how Lua is interrupted. */
+#ifndef MOONPOOL_VM_H
+#define MOONPOOL_VM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct error;
+struct lua_State;
+struct source;
+
+struct vm {
+    struct lua_State *lua;       /* owned */
+    const struct source *source; /* borrowed while loading; NULL afterwards */
+    size_t memory;               /* bytes in use */
+    size_t memory_limit;         /* bytes; beyond it Lua raises "not enough memory" */
+
+    /* The watch over running code; written by vm_enter() and vm_leave(), read by the signal. */
+    struct lua_State *volatile running; /* the innermost running thread; NULL when none runs */
+    volatile uint64_t slice_end;        /* when it should let others run */
+    volatile uint64_t deadline;         /* when it must end */
+    bool preempted;                     /* the last yield came from the hook */
+    bool interrupted;                   /* the deadline struck where a yield was impossible: the
+                                           error raised is sticky until vm_leave() */
+};
+
+/* Makes the state with the reviewed library. NULL with ERROR_MEMORY. */
+struct vm *vm_create(size_t memory_limit, struct error *err);
+void vm_destroy(struct vm *vm);
+
+/* The vm of a thread (kept in its extra space). */
+struct vm *vm_of(struct lua_State *L);
+
+/* Runs every top-level script of `source` in order, `require` resolving "a.b" to "a/b.lua" or
+ * "a/b/init.lua" in it. A script that was required before is not run twice. -1 with ERROR_SCRIPT,
+ * `where` file:line and the message of Lua. Bounded by `deadline`. */
+int vm_load(struct vm *vm, const struct source *source, uint64_t deadline, struct error *err);
+
+/* Registers a C or Lua module that `require` finds before it looks into the source. `text` is Lua
+ * source of `length` bytes, given a name for messages. */
+void vm_preload_c(struct vm *vm, const char *name, int (*open)(struct lua_State *L));
+void vm_preload_lua(struct vm *vm, const char *name, const char *text, size_t length);
+
+/* How lua_resume ended. */
+enum vm_outcome {
+    VM_FINISHED,  /* returned: *ret_count values are on the thread's stack */
+    VM_WAITING,   /* yielded for an operation */
+    VM_PREEMPTED, /* used up its slice: to be resumed, with no values, after others have run */
+    VM_FAILED,    /* raised: the error value is on top of the thread's stack */
+    VM_EXPIRED,   /* ran into its deadline: must not be resumed */
+};
+
+/* Resumes `thread` with `count` values on its stack, watched: it is preempted after a slice of some
+ * milliseconds and stopped at `deadline`. */
+enum vm_outcome vm_resume(struct vm *vm, struct lua_State *thread, int count, uint64_t deadline,
+                          int *ret_count);
+
+/* Makes a thread usable again after any outcome: closes its to-be-closed variables and pending
+ * functions, watched by a short deadline. False if it is beyond repair and must be dropped. */
+bool vm_reset_thread(struct vm *vm, struct lua_State *thread);
+
+/* Yields `L` for an operation, with continuation `k`, all the way out of inner coroutines. Raises if
+ * a C function in between forbids it ("cannot wait inside a ... callback"). Use: return vm_wait(...). */
+int vm_wait(struct lua_State *L, int (*k)(struct lua_State *L, int status, intptr_t context),
+            intptr_t context);
+
+/* Fills `err` (ERROR_SCRIPT, or ERROR_MEMORY) from the error value on top of L's stack, and pops it;
+ * `traceback` may be NULL, else receives up to `size` bytes of traceback of L. */
+void vm_error(struct lua_State *L, struct error *err, char *traceback, size_t size);
+
+/* Starts the process's interrupter (a CPU-time timer and its signal) for the calling thread. */
+int vm_start_watch(struct error *err);
+
+#endif
