@@ -1,5 +1,5 @@
-/* Memory shared by the master and its workers: one anonymous mapping made before the first fork. Who
- * writes what is said at each field; counters are relaxed atomics. */
+/* Memory shared by the master and its workers: one anonymous mapping made before the first fork.
+ * Who writes what is said at each field; counters are relaxed atomics. */
 #ifndef MOONPOOL_SHARED_H
 #define MOONPOOL_SHARED_H
 
@@ -68,6 +68,7 @@ struct shared {
     pthread_mutex_t lock; /* robust: guards the sum of `sessions` against `pool_max` */
     uint32_t pool_max;
     uint32_t worker_count;
+    int master_wake_fd;          /* an eventfd: a write wakes the master */
     _Atomic bool draining;       /* master: TERM was received */
     _Atomic uint64_t generation; /* master: number of the newest snapshot */
     _Atomic int good;            /* master: which of `sources` last proved good */
@@ -82,6 +83,8 @@ void shared_destroy(struct shared *shared);
 
 /* Takes one of `pool_max` permits for a session. False if there is none. */
 bool shared_take_session(struct shared *shared, struct shared_worker *worker);
+
+/* Gives one back; wakes the other workers if it was the last there was. */
 void shared_return_session(struct shared *shared, struct shared_worker *worker);
 
 /* A dead worker's permits return, its flags fall, and waiting workers are woken. Master only. */
@@ -90,6 +93,9 @@ void shared_bury(struct shared *shared, struct shared_worker *worker);
 /* Wakes one worker, or all. */
 void shared_wake(struct shared_worker *worker);
 void shared_wake_all(struct shared *shared);
+
+/* Makes the master look at the slots again: after `ready`, `load` or `generation` has changed. */
+void shared_wake_master(struct shared *shared);
 
 /* True if another worker waits for a permit; `ret_since` tells since when the longest has. */
 bool shared_others_starve(struct shared *shared, const struct shared_worker *self,

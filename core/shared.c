@@ -1,0 +1,194 @@
+/* The mapping that master and workers share, and the count of sessions in it. Owned by the master;
+ * the workers inherit it. A worker may die at any instruction: the lock is robust, and what it
+ * guards is one number per worker, which is whole at any time. */
+#include "shared.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "error.h"
+
+static int init_lock(pthread_mutex_t *lock)
+{
+    pthread_mutexattr_t attributes;
+    pthread_mutexattr_init(&attributes);
+    pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+    pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+    int status = pthread_mutex_init(lock, &attributes);
+    pthread_mutexattr_destroy(&attributes);
+    return status;
+}
+
+static int make_eventfd(void)
+{
+    return eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+}
+
+static int make_eventfds(struct shared *shared)
+{
+    shared->master_wake_fd = make_eventfd();
+    bool good = shared->master_wake_fd >= 0;
+    for (uint32_t i = 0; i < shared->worker_count; i++) {
+        shared->workers[i].wake_fd = make_eventfd();
+        good = good && shared->workers[i].wake_fd >= 0;
+    }
+    return good ? 0 : -1;
+}
+
+struct shared *shared_create(uint32_t worker_count, uint32_t pool_max, struct error *err)
+{
+    assert(worker_count > 0 && worker_count <= SHARED_WORKERS);
+    struct shared *shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE,
+                                 MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (shared == MAP_FAILED) {
+        error_set(err, ERROR_MEMORY, "shared memory: %s", strerror(errno));
+        return NULL;
+    }
+    shared->worker_count = worker_count;
+    shared->pool_max = pool_max;
+    if (make_eventfds(shared) != 0 || init_lock(&shared->lock) != 0) {
+        error_set(err, ERROR_MEMORY, "shared memory: %s", strerror(errno));
+        shared_destroy(shared);
+        return NULL;
+    }
+    return shared;
+}
+
+static void close_if_open(int fd)
+{
+    if (fd >= 0) {
+        close(fd);
+    }
+}
+
+void shared_destroy(struct shared *shared)
+{
+    if (!shared) {
+        return;
+    }
+    close_if_open(shared->master_wake_fd);
+    for (uint32_t i = 0; i < shared->worker_count; i++) {
+        close_if_open(shared->workers[i].wake_fd);
+    }
+    munmap(shared, sizeof *shared);
+}
+
+static void lock(struct shared *shared)
+{
+    int status = pthread_mutex_lock(&shared->lock);
+    if (status == EOWNERDEAD) {
+        status = pthread_mutex_consistent(&shared->lock);
+    }
+    assert(status == 0);
+}
+
+static void unlock(struct shared *shared)
+{
+    pthread_mutex_unlock(&shared->lock);
+}
+
+/* Under the lock. */
+static uint32_t count_sessions(const struct shared *shared)
+{
+    uint32_t sum = 0;
+    for (uint32_t i = 0; i < shared->worker_count; i++) {
+        sum += shared->workers[i].sessions;
+    }
+    return sum;
+}
+
+static void wake_others(struct shared *shared, const struct shared_worker *self)
+{
+    for (uint32_t i = 0; i < shared->worker_count; i++) {
+        if (&shared->workers[i] != self) {
+            shared_wake(&shared->workers[i]);
+        }
+    }
+}
+
+bool shared_take_session(struct shared *shared, struct shared_worker *worker)
+{
+    lock(shared);
+    bool taken = count_sessions(shared) < shared->pool_max;
+    if (taken) {
+        worker->sessions++;
+    }
+    unlock(shared);
+    return taken;
+}
+
+/* All others are woken rather than those that say they starve: one whose attempt has just failed
+ * may not have said so yet. Sessions are returned seldom, so this costs little. */
+void shared_return_session(struct shared *shared, struct shared_worker *worker)
+{
+    lock(shared);
+    assert(worker->sessions > 0);
+    bool exhausted = count_sessions(shared) >= shared->pool_max;
+    worker->sessions--;
+    unlock(shared);
+    if (exhausted) {
+        wake_others(shared, worker);
+    }
+}
+
+/* Its counters stay: what the dead worker has done was done. */
+void shared_bury(struct shared *shared, struct shared_worker *worker)
+{
+    lock(shared);
+    worker->sessions = 0;
+    unlock(shared);
+    worker->pid = 0;
+    worker->ready = false;
+    worker->database_up = false;
+    worker->starved = 0;
+    worker->idle = 0;
+    worker->waiting = 0;
+    worker->in_flight = 0;
+    worker->connections = 0;
+    worker->lua_bytes = 0;
+    wake_others(shared, worker);
+}
+
+static void signal_eventfd(int fd)
+{
+    uint64_t one = 1;
+    /* It fails only when the count is at its end, and then the reader is as good as awake. */
+    ssize_t written = write(fd, &one, sizeof one);
+    (void)written;
+}
+
+void shared_wake(struct shared_worker *worker)
+{
+    signal_eventfd(worker->wake_fd);
+}
+
+void shared_wake_all(struct shared *shared)
+{
+    wake_others(shared, NULL);
+}
+
+void shared_wake_master(struct shared *shared)
+{
+    signal_eventfd(shared->master_wake_fd);
+}
+
+bool shared_others_starve(struct shared *shared, const struct shared_worker *self,
+                          uint64_t *ret_since)
+{
+    uint64_t oldest = UINT64_MAX;
+    for (uint32_t i = 0; i < shared->worker_count; i++) {
+        uint64_t since = shared->workers[i].starved;
+        if (&shared->workers[i] != self && since != 0 && since < oldest) {
+            oldest = since;
+        }
+    }
+    if (oldest == UINT64_MAX) {
+        return false;
+    }
+    *ret_since = oldest;
+    return true;
+}
