@@ -23,7 +23,8 @@ enum command {
 
 struct config {
     enum command command;
-    char **arguments; /* borrowed from argv: what follows the options, for `test` */
+    char **arguments; /* borrowed from argv: what follows the options, for `test`; the command that
+                         is asked about, for `help` */
     int argument_count;
 
     const char *database;     /* a libpq URL or conninfo; "" lets libpq read PG* variables */
@@ -32,11 +33,11 @@ struct config {
     const char *scripts;      /* folder of *.lua */
     const char *sql;          /* folder of *.sql, migrations below it in migrations/ */
     int workers;              /* processes; default: online processors */
-    int pool_max;             /* sessions on the database, for the whole server; default 4 x workers,
-                                 at least 4 */
-    int pool_min_idle;        /* sessions kept open when idle, for the whole server; default 0 */
-    uint64_t max_lifetime;    /* microseconds; a session older than this is replaced; default 1 h */
-    uint64_t max_idle;        /* microseconds; an idle session is closed; default 30 min */
+    int pool_max;          /* sessions on the database, for the whole server; default 4 x workers,
+                              at least 4 */
+    int pool_min_idle;     /* sessions kept open when idle, for the whole server; default 0 */
+    uint64_t max_lifetime; /* microseconds; a session older than this is replaced; default 1 h */
+    uint64_t max_idle;     /* microseconds; an idle session is closed; default 30 min */
     uint64_t connect_timeout; /* microseconds; default 5 s */
     uint64_t deadline;        /* microseconds; of a request whose route names none; default 2 s */
     uint64_t shutdown;        /* microseconds that draining may take; default 10 s */
