@@ -1,0 +1,35 @@
+# shellcheck shell=bash
+# The builds: release in build/, for the tests in build-test/, with sanitizers in build-asan/.
+
+# build_in FOLDER MESON_OPTION...
+build_in() {
+    local folder=$1
+    shift
+    say "Building $folder/"
+    if [[ ! -e $folder/build.ninja ]]; then
+        run_child meson setup "$folder" "$@" || return
+    elif ! grep -qF "\"source\": \"$root\"" "$folder/meson-info/meson-info.json"; then
+        # The checkout was moved or copied with its build, which knows the old place only.
+        run_child meson setup --wipe "$folder" "$@" || return
+    fi
+    run_child ninja -C "$folder"
+}
+
+build_release() {
+    build_in build --buildtype=release || die "the build failed; see above"
+}
+
+build_test() {
+    build_in build-test --buildtype=debugoptimized
+}
+
+build_sanitized() {
+    build_in build-asan --buildtype=debugoptimized -Db_sanitize=address,undefined \
+        -Db_lundef=false -Dc_args=-fno-sanitize-recover=undefined
+}
+
+command_build() {
+    ensure_packages build
+    build_release
+    say "build/moonpool is ready"
+}

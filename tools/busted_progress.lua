@@ -1,0 +1,71 @@
+-- Output of the specs: a line per file with a mark per test, each failure below its file, and at the
+-- end the counts "passed failed skipped" in the file that -Xoutput names.
+
+local pretty = require "pl.pretty"
+
+local MARKS = { success = ".", pending = "p", failure = "F", error = "E" }
+
+return function(options)
+  local busted = require "busted"
+  local handler = require "busted.outputHandlers.base"()
+  local counts_path = options.arguments[1]
+  local shown = { failures = 0, errors = 0 }
+
+  local function write(...)
+    io.stdout:write(...)
+    io.stdout:flush()
+  end
+
+  local function show(kind, fault)
+    local trace = fault.trace or {}
+    local message = fault.message or "no message"
+    if type(message) ~= "string" then
+      message = pretty.write(message)
+    end
+    write(("\n  %s: %s\n    %s:%s\n    %s\n"):format(
+      kind, fault.name, trace.short_src or "?", trace.currentline or "?", (message:gsub("\n", "\n    "))))
+  end
+
+  -- Shows the faults that are new since the last call.
+  local function show_new_faults()
+    for i = shown.failures + 1, #handler.failures do
+      show("failed", handler.failures[i])
+    end
+    for i = shown.errors + 1, #handler.errors do
+      show("error", handler.errors[i])
+    end
+    shown.failures, shown.errors = #handler.failures, #handler.errors
+  end
+
+  local function file_start(file)
+    write("  ", file.name, " ")
+    return nil, true
+  end
+
+  local function file_end()
+    write("\n")
+    show_new_faults()
+    return nil, true
+  end
+
+  local function test_end(_, _, status)
+    write(MARKS[status] or "?")
+    return nil, true
+  end
+
+  local function suite_end()
+    show_new_faults()
+    local file = assert(io.open(counts_path, "w"))
+    file:write(("%d %d %d\n"):format(
+      handler.successesCount, handler.failuresCount + handler.errorsCount, handler.pendingsCount))
+    file:close()
+    return nil, true
+  end
+
+  busted.subscribe({ "file", "start" }, file_start)
+  busted.subscribe({ "file", "end" }, file_end)
+  busted.subscribe({ "test", "end" }, test_end, { predicate = handler.cancelOnPending })
+  busted.subscribe({ "suite", "end" }, suite_end)
+
+  return handler
+end

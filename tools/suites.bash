@@ -1,0 +1,177 @@
+# shellcheck shell=bash
+# ./dev test: runs the suites, counts what each of them checked, and sums up. A suite that could not
+# run, or checked nothing, counts as one failure.
+
+readonly SUITE_TIMEOUT=15m
+
+scratch=     # a temporary folder for cluster, counts and sanitizer reports
+total_passed=0
+total_failed=0
+total_skipped=0
+summary=()
+
+# record SUITE PASSED FAILED SKIPPED
+record() {
+    local failed=$3
+    if (($2 + $3 == 0)); then
+        failed=1
+    fi
+    total_passed=$((total_passed + $2))
+    total_failed=$((total_failed + failed))
+    total_skipped=$((total_skipped + $4))
+    summary+=("$(printf '    %-28s %s' "$1" "$(totals "$2" "$failed" "$4")")")
+}
+
+totals() {
+    printf '%d passed, %d failed' "$1" "$2"
+    if (($3 > 0)); then
+        printf ', %d skipped' "$3"
+    fi
+}
+
+make_scratch() {
+    scratch=$(mktemp -d "${TMPDIR:-/tmp}/moonpool-test.XXXXXX")
+    at_end remove_scratch
+}
+
+remove_scratch() {
+    rm -rf "$scratch"
+}
+
+# suite_c SUITE BUILD_FOLDER: meson runs the C tests; its JUnit report counts their TAP lines.
+suite_c() {
+    local suite=$1 folder=$2 status=0 passed=0 failed=0 skipped=0
+    local report=$folder/meson-logs/testlog.junit.xml
+    say "$suite"
+    rm -f "$report"
+    run_child meson test -C "$folder" --no-rebuild --print-errorlogs || status=$?
+    read -r passed failed skipped < <(junit_totals "$report") || true
+    if ((status != 0 && failed == 0)); then
+        failed=1
+    fi
+    record "$suite" "$passed" "$failed" "$skipped"
+}
+
+# Sums the <testsuite> elements of a JUnit report: passed, failed, skipped.
+junit_totals() {
+    awk '
+        function value(name) {
+            if (!match($0, " " name "=\"[0-9]+\"")) {
+                return 0
+            }
+            return substr($0, RSTART + length(name) + 3, RLENGTH - length(name) - 4)
+        }
+        /<testsuite / {
+            bad = value("failures") + value("errors")
+            failed += bad
+            skipped += value("skipped")
+            passed += value("tests") - bad - value("skipped")
+        }
+        END { print passed + 0, failed + 0, skipped + 0 }
+    ' <(sed 's/<testsuite /\n&/g' "$1" 2>/dev/null)
+}
+
+# suite_specs SUITE SERVER SPEC...: our output handler shows progress and leaves the counts in a file.
+suite_specs() {
+    local suite=$1 counts=$scratch/counts status=0 passed=0 failed=0 skipped=0
+    export MOONPOOL_BIN=$root/$2
+    shift 2
+    say "$suite"
+    rm -f "$counts"
+    run_child timeout --kill-after=10 "$SUITE_TIMEOUT" lua5.4 /usr/bin/busted --ignore-lua \
+        --output=tools/busted_progress.lua -Xoutput "$counts" "$@" || status=$?
+    if ((status == 124)); then
+        say "$suite: not finished within $SUITE_TIMEOUT"
+    fi
+    if [[ -e $counts ]]; then
+        read -r passed failed skipped <"$counts" || true
+    fi
+    if ((status != 0 && failed == 0)); then
+        failed=1
+    fi
+    record "$suite" "$passed" "$failed" "$skipped"
+}
+
+# Lets everything that is built with sanitizers end at the first finding and leave a report of it,
+# which counts even if the process was replaced and its client never noticed.
+sanitizer_environment() {
+    mkdir -p "$scratch/sanitizer"
+    export ASAN_OPTIONS="detect_leaks=1:detect_stack_use_after_return=1:strict_string_checks=1"
+    ASAN_OPTIONS+=":log_path='$scratch/sanitizer/report'"
+    export UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1:log_path='$scratch/sanitizer/report'"
+}
+
+suite_sanitizer_reports() {
+    local suite="sanitizer reports" report count=0
+    say "$suite"
+    for report in "$scratch"/sanitizer/*; do
+        if [[ -e $report ]]; then
+            count=$((count + 1))
+            printf '%s\n' "--- report $count"
+            head -n 60 "$report"
+        fi
+    done
+    if ((count == 0)); then
+        record "$suite" 1 0 0
+    else
+        record "$suite" 0 "$count" 0
+    fi
+}
+
+# A pass over C tests and specs with one build. suites_of LABEL BUILD_FUNCTION BUILD_FOLDER
+suites_of() {
+    if "$2"; then
+        suite_c "C tests$1" "$3"
+        suite_specs "specs$1" "$3/moonpool" spec
+    else
+        record "build$1" 0 1 0
+    fi
+}
+
+# Only the given spec files or folders.
+test_some() {
+    if build_test; then
+        suite_specs specs build-test/moonpool "$@"
+    else
+        record build 0 1 0
+    fi
+}
+
+test_all() {
+    suites_of "" build_test build-test
+    if [[ $1 == full ]]; then
+        sanitizer_environment
+        suites_of ", ASan+UBSan" build_sanitized build-asan
+        suite_sanitizer_reports
+    fi
+    suite_checks
+}
+
+command_test() {
+    local mode=full argument
+    local -a specs=()
+    for argument in "$@"; do
+        case $argument in
+        --quick) mode=quick ;;
+        -*) fail_usage "unknown option '$argument'; see ./dev help" ;;
+        *) specs+=("$argument") ;;
+        esac
+    done
+    ensure_packages build client database check test
+    make_scratch
+    scratch_cluster
+    if ((${#specs[@]})); then
+        test_some "${specs[@]}"
+    else
+        test_all "$mode"
+    fi
+    finish
+}
+
+# Prints the summary, whose last line is for machines too, and gives the verdict.
+finish() {
+    printf '\nSummary\n'
+    printf '%s\n' "${summary[@]}"
+    printf '\n%s\n' "$(totals "$total_passed" "$total_failed" "$total_skipped")"
+    ((total_failed == 0 && total_passed > 0))
+}
