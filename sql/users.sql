@@ -1,0 +1,42 @@
+-- Users and their profiles. Ids are compared as bigint, so that an id beyond the range of the column
+-- finds nothing instead of failing.
+
+-- name: create_user :one
+-- Gives no row, and spends no id, if the username is in use. That holds only for those who lock the
+-- table first; for the others the unique constraint decides.
+insert into users (username, score)
+select $1::varchar, $2::decimal
+where not exists (select from users where username = $1::varchar)
+returning id, created;
+
+-- name: create_user_profile :exec
+insert into user_profile (user_id, firstname, lastname)
+values ($1, $2, $3);
+
+-- name: get_user_scores :many
+-- What the formula needs of everyone, in an order that is always the same.
+select id, score
+from users
+order by id;
+
+-- name: update_user_score :exec
+update users
+set score = $2, updated = current_timestamp
+where id = $1;
+
+-- name: get_user :one
+select u.id, u.username, u.score, u.created, u.updated,
+       json_build_object('firstname', p.firstname, 'lastname', p.lastname) as profile
+from users u
+left join user_profile p on p.user_id = u.id
+where u.id = $1::bigint;
+
+-- name: get_users :many
+-- One page: the users behind the id $1, at most $2.
+select u.id, u.username, u.score, u.created, u.updated,
+       json_build_object('firstname', p.firstname, 'lastname', p.lastname) as profile
+from users u
+left join user_profile p on p.user_id = u.id
+where u.id > $1::bigint
+order by u.id
+limit $2::bigint;
