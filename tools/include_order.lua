@@ -50,13 +50,14 @@ local function includes_of(text)
   return found
 end
 
--- The modules' names and places in the order of dependence.
+-- The modules' names and places in the order of dependence; main stands above nothing.
 local function read_order()
   local order, count = {}, 0
   for name in assert(read(SOURCES), "no " .. SOURCES):gmatch("'([%w_]+)%.c'") do
     count = count + 1
     order[name] = order[name] or count
   end
+  order.main = count + 1
   return order
 end
 

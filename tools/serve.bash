@@ -13,9 +13,10 @@ command_serve() {
     admin=$(setting admin-listen MOONPOOL_ADMIN_LISTEN 127.0.0.1:8609 "$@")
     require_free listen "$listen"
     require_free admin-listen "$admin"
-    ensure_packages build serve client
+    DATABASE_URL=$(setting database DATABASE_URL "" "$@")
+    serve_packages
     build_release
-    serve_database "$@"
+    serve_database
     serve_migrate "$@"
     serve_run "$listen" "$admin" "$@"
 }
@@ -43,10 +44,16 @@ require_free() {
     fi
 }
 
+serve_packages() {
+    if [[ -n $DATABASE_URL ]]; then
+        ensure_packages build serve
+    else
+        ensure_packages build serve database client
+    fi
+}
+
 serve_database() {
-    DATABASE_URL=$(setting database DATABASE_URL "" "$@")
     if [[ -z $DATABASE_URL ]]; then
-        ensure_packages database
         private_acquire
         DATABASE_URL=$(private_url)
     fi
