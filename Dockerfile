@@ -2,7 +2,7 @@
 FROM debian:bookworm-slim AS build
 RUN apt-get update \
     && apt-get install -y --no-install-recommends gcc libc6-dev liblua5.4-dev libmicrohttpd-dev \
-        libpq-dev meson ninja-build pkg-config \
+        libpq-dev lua-cjson-dev meson ninja-build pkg-config \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /moonpool
 COPY meson.build ./

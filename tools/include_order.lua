@@ -11,13 +11,14 @@ local OWN, SYSTEM, LIBRARY, OURS = 1, 2, 3, 4
 local NAMES = { "own header", "system", "library", "ours" }
 
 -- Third-party headers, and the files in which they may be included.
-local LUA_FILES = { "^vm", "^coroutine", "^bind_", "^generation", "^check" }
+local LUA_FILES = { "^vm", "^coroutine", "^handling", "^bind_", "^generation", "^check" }
 local HOMES = {
   ["microhttpd.h"] = { "^http%.c$" },
   ["libpq-fe.h"] = { "^pg", "^migrate%.c$" },
   ["lua.h"] = LUA_FILES,
   ["lauxlib.h"] = LUA_FILES,
   ["lualib.h"] = LUA_FILES,
+  ["lua-cjson.h"] = LUA_FILES,
 }
 
 local function read(path)
@@ -81,14 +82,17 @@ local function rank(order, name, seen)
   return highest
 end
 
--- The name of a file's own header. A test may put that of its module first, or among ours.
+-- The name of a file's own header: the one named as it is. A file that implements a part of another's
+-- ("vm_watch" of "vm"), and a test ("test_vm"), may begin with that one's.
 local function own_header(path, includes)
-  local name = base_name(path):gsub("%.c$", ".h")
-  local tested = name:match("^test_(.+)")
-  if tested then
-    return includes[1] and includes[1].name == tested and tested or nil
+  local module = base_name(path):gsub("%.[ch]$", "")
+  if read("core/" .. module .. ".h") then
+    return module .. ".h"
   end
-  return name
+  local first = includes[1] and includes[1].name or ""
+  local parent = first:gsub("%.h$", ""):gsub("^%.%./", "")
+  local name = module:gsub("^test_", "")
+  return (name == parent or name:sub(1, #parent + 1) == parent .. "_") and first or nil
 end
 
 local function block_kind(include, own)

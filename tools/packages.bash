@@ -11,7 +11,7 @@ readonly PACKAGES=(
     "build liblua5.4-dev runs the scripts"
     "build libmicrohttpd-dev speaks HTTP"
     "build libpq-dev speaks to PostgreSQL"
-    "build lua-cjson lets scripts require \"cjson\""
+    "build lua-cjson-dev lets scripts require \"cjson\""
     "serve curl sends the first request"
     "database postgresql-15 is the private database"
     "client postgresql-client-15 is psql"
