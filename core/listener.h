@@ -1,0 +1,20 @@
+/* Listening TCP sockets: made by the master, served by its workers. */
+#ifndef MOONPOOL_LISTENER_H
+#define MOONPOOL_LISTENER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct error;
+
+/* Listens `count` times at `address` ("host:port"), each socket with a queue of its own between
+ * which the kernel spreads the clients. With port 0 the first picks a port and the others take it
+ * too. The sockets are non-blocking and the caller's to close. -1 if the address cannot be had,
+ * another server listening there included; the message then begins with `flag`. */
+int listener_open(const char *flag, const char *address, int *ret_fds, uint32_t count,
+                  struct error *err);
+
+/* "http://127.0.0.1:8608": where `fd` listens. */
+void listener_url(int fd, char *text, size_t size);
+
+#endif
