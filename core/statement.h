@@ -1,4 +1,4 @@
-/* Named SQL: files of `-- name: get_user :one` blocks (sqlc's convention), parsed into a catalog. */
+/* Named SQL: files of `-- name: get_user :one` blocks (sqlc's convention) as a catalog. */
 #ifndef MOONPOOL_STATEMENT_H
 #define MOONPOOL_STATEMENT_H
 
@@ -20,7 +20,8 @@ enum statement_kind {
 
 struct statement {
     const char *name; /* NULL for STATEMENT_TEXT */
-    const char *sql;  /* without the closing semicolon */
+    const char *sql;  /* from the line below the name, comments included, so that its n-th line is
+                         line + n of the file; without the closing semicolon */
     const char *file; /* "sql/users.sql"; NULL for STATEMENT_TEXT */
     int line;         /* 1-based line of the name comment */
     enum statement_kind kind;
