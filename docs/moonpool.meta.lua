@@ -1,0 +1,239 @@
+---@meta moonpool
+-- What scripts find in `require "moonpool"`, for editors (LuaLS). Never run; spec/unit/meta_spec.lua
+-- compares it with what the server registers.
+
+---@class moonpool.App
+---@field db moonpool.Db
+local app = {}
+
+---@alias moonpool.Handler fun(req: moonpool.Request): any, any, table<string, string>?
+---@alias moonpool.Next fun(req: moonpool.Request): any, any, table<string, string>?
+---@alias moonpool.Middleware fun(req: moonpool.Request, next: moonpool.Next): any, any, table<string, string>?
+
+---What a route asks of its requests. A request that does not keep to it is answered 422 with a pointer
+---to each fault, and the handler is not called.
+---@class moonpool.RouteOptions
+---@field deadline? number seconds from the headers' arrival to the answer; by default the server's (2)
+---@field body? moonpool.Schema of the decoded JSON body
+---@field query? table<string, moonpool.Schema> the parameters behind '?'; they are converted as it says
+---@field params? table<string, moonpool.Schema> the {parameters} of the path; converted likewise
+---@field body_limit? integer bytes; by default the server's (1 MiB)
+
+---A subset of JSON Schema, with its names.
+---@class moonpool.Schema
+---@field type? string|string[] "object", "array", "string", "number", "integer", "boolean", "null"
+---@field properties? table<string, moonpool.Schema>
+---@field required? string[]
+---@field additionalProperties? boolean false refuses members that are not in `properties`
+---@field minLength? integer characters
+---@field maxLength? integer characters
+---@field pattern? string a Lua pattern
+---@field enum? any[]
+---@field const? any
+---@field minimum? number
+---@field maximum? number
+---@field exclusiveMinimum? number
+---@field exclusiveMaximum? number
+---@field multipleOf? number
+---@field items? moonpool.Schema
+---@field minItems? integer
+---@field maxItems? integer
+---@field nullable? boolean
+---@field default? any put in where the member is missing
+
+---Registers a handler for GET, and for HEAD. `pattern` is literal segments, `{name}` for one segment and
+---`{name*}` for the rest. A handler returns status, body and headers, or a body alone. Tables, rows and
+---results become JSON; nil is an answer without a body.
+---@param pattern string
+---@param options moonpool.RouteOptions
+---@param handler moonpool.Handler
+---@overload fun(pattern: string, handler: moonpool.Handler)
+function app.get(pattern, options, handler) end
+
+---@param pattern string
+---@param options moonpool.RouteOptions
+---@param handler moonpool.Handler
+---@overload fun(pattern: string, handler: moonpool.Handler)
+function app.post(pattern, options, handler) end
+
+---@param pattern string
+---@param options moonpool.RouteOptions
+---@param handler moonpool.Handler
+---@overload fun(pattern: string, handler: moonpool.Handler)
+function app.put(pattern, options, handler) end
+
+---@param pattern string
+---@param options moonpool.RouteOptions
+---@param handler moonpool.Handler
+---@overload fun(pattern: string, handler: moonpool.Handler)
+function app.patch(pattern, options, handler) end
+
+---@param pattern string
+---@param options moonpool.RouteOptions
+---@param handler moonpool.Handler
+---@overload fun(pattern: string, handler: moonpool.Handler)
+function app.delete(pattern, options, handler) end
+
+---Registers a handler for any method.
+---@param method string in capitals
+---@param pattern string
+---@param options moonpool.RouteOptions
+---@param handler moonpool.Handler
+---@overload fun(method: string, pattern: string, handler: moonpool.Handler)
+function app.route(method, pattern, options, handler) end
+
+---Routes below a prefix, behind middleware of their own.
+---@param prefix string
+---@param ... moonpool.Middleware
+---@return moonpool.Group
+function app.group(prefix, ...) end
+
+---Middleware for all routes: calls `next(req)`, or answers by itself.
+---@param middleware moonpool.Middleware
+function app.use(middleware) end
+
+---Raises: the request is answered with this status and a problem document (RFC 9457).
+---@param status integer
+---@param detail? string
+---@param members? table<string, any> more members of the document
+function app.fail(status, detail, members) end
+
+---Registers routes as `app` does, below its prefix and behind its middleware.
+---@class moonpool.Group
+---@field get fun(pattern: string, options: moonpool.RouteOptions|moonpool.Handler, handler?: moonpool.Handler)
+---@field post fun(pattern: string, options: moonpool.RouteOptions|moonpool.Handler, handler?: moonpool.Handler)
+---@field put fun(pattern: string, options: moonpool.RouteOptions|moonpool.Handler, handler?: moonpool.Handler)
+---@field patch fun(pattern: string, options: moonpool.RouteOptions|moonpool.Handler, handler?: moonpool.Handler)
+---@field delete fun(pattern: string, options: moonpool.RouteOptions|moonpool.Handler, handler?: moonpool.Handler)
+---@field route fun(method: string, pattern: string, options: any, handler?: moonpool.Handler)
+---@field group fun(prefix: string, ...: moonpool.Middleware): moonpool.Group
+---@field use fun(middleware: moonpool.Middleware)
+
+---@class moonpool.Request
+---@field method string
+---@field path string still percent-encoded
+---@field params table<string, any> decoded; strings unless the route's `params` converts them
+---@field query table<string, any> decoded; strings unless the route's `query` converts them
+---@field headers table<string, string> names in any case
+---@field body any the decoded JSON body; nil if there is none
+---@field raw_body string? the bytes of the body
+---@field id string the X-Request-Id
+---@field client string the peer's address
+local request = {}
+
+---@return number # seconds left until the deadline
+function request:left() end
+
+---What a statement that fails raises, and pcall catches.
+---@class moonpool.Error
+---@field code string the problem's type, such as "conflict"
+---@field status integer what the client hears if nobody catches it
+---@field message string
+---@field sqlstate? string
+---@field constraint? string
+---@field statement? string the name of the statement
+---@field item? integer its place in the batch
+---@field where? string file:line of the call
+
+---A row is a plain table by the columns' names. NULL is absent, and null in JSON.
+---@alias moonpool.Row table<string, any>
+
+---Rows in order: `#rows`, `rows[i]` and `ipairs(rows)`.
+---@alias moonpool.Rows moonpool.Row[]
+
+---The database, each call a transaction of its own. `statement` is a name from the SQL folder, or SQL
+---text.
+---@class moonpool.Db
+local db = {}
+
+---@param statement string
+---@param ... any parameters; nil and json.null are NULL
+---@return moonpool.Rows
+function db:query(statement, ...) end
+
+---@param statement string
+---@param ... any
+---@return moonpool.Row? # the first row, nil if there is none
+function db:query_row(statement, ...) end
+
+---@param statement string
+---@param ... any
+---@return integer # rows affected
+function db:exec(statement, ...) end
+
+---Remembers a statement for send_batch().
+---@param statement string
+---@param ... any
+function db:queue(statement, ...) end
+
+---Sends what was queued, all of it in one transaction.
+---@return moonpool.Results
+function db:send_batch() end
+
+---Calls `fn` with a transaction; commits when it returns, rolls back when it raises. Returns what it
+---returned.
+---@generic T
+---@param options moonpool.TransactionOptions
+---@param fn fun(tx: moonpool.Tx): T
+---@return T
+---@overload fun(self: moonpool.Db, fn: fun(tx: moonpool.Tx): any): any
+function db:transaction(options, fn) end
+
+---A transaction to be ended by hand. Left open, it is rolled back and logged when the handler ends.
+---@param options? moonpool.TransactionOptions
+---@return moonpool.Tx
+function db:begin(options) end
+
+---The results of a batch in the order queued, `n` of them: of an :exec statement the count, of :one a
+---row or nil, of :many rows.
+---@class moonpool.Results
+---@field n integer
+
+---@class moonpool.TransactionOptions
+---@field isolation? "read committed"|"repeatable read"|"serializable"
+---@field read_only? boolean
+---@field deferrable? boolean
+---@field retries? integer more attempts after a serialization failure or a deadlock; by default none
+---@field serialize? string a table: transactions that name it run one after the other
+
+---@class moonpool.Tx
+local tx = {}
+
+---Sends what is queued, then this statement.
+---@param statement string
+---@param ... any
+---@return moonpool.Rows
+function tx:query(statement, ...) end
+
+---@param statement string
+---@param ... any
+---@return moonpool.Row?
+function tx:query_row(statement, ...) end
+
+---@param statement string
+---@param ... any
+---@return integer # rows affected
+function tx:exec(statement, ...) end
+
+---Remembers a statement for send_batch(). What is never sent goes with COMMIT.
+---@param statement string
+---@param ... any
+function tx:queue(statement, ...) end
+
+---Sends what was queued in one trip.
+---@return moonpool.Results
+function tx:send_batch() end
+
+---Calls `fn`; when it raises, only what it did is rolled back, and the error goes on.
+---@generic T
+---@param fn fun(): T
+---@return T
+function tx:savepoint(fn) end
+
+---For transactions from db:begin().
+function tx:commit() end
+
+---For transactions from db:begin(). Does nothing on one that has ended.
+function tx:rollback() end
+
+return app

@@ -1,0 +1,182 @@
+local support = require "spec.support"
+
+local MIGRATION = "create table numbers (n integer not null primary key);"
+
+local STATEMENTS = [[
+-- name: add_number :exec
+insert into numbers (n) values ($1);
+
+-- name: get_number :one
+select n from numbers where n = $1;
+
+-- name: get_numbers :many
+select n from numbers where n <= $1 order by n;
+
+-- name: raise_numbers :exec
+update numbers set n = n + $1;
+]]
+
+local SCRIPT = [[
+local app = require "moonpool"
+local db = app.db
+
+local function report(err)
+  return {
+    code = err.code, message = err.message, item = err.item, statement = err.statement, where = err.where,
+    sqlstate = err.sqlstate, constraint = err.constraint,
+  }
+end
+
+app.post("/order", function()
+  return 200, db:transaction(function(tx)
+    for n = 1, 3 do
+      tx:queue("add_number", n)
+    end
+    tx:queue("get_number", 2)
+    tx:queue("get_number", 99)
+    tx:queue("get_numbers", 2)
+    tx:queue("raise_numbers", 100)
+    local results = tx:send_batch()
+    local many = results[6]
+    return {
+      n = results.n, added = results[1], found = results[4].n, absent = results[5] == nil, count = #many,
+      first = many[1].n, raised = results[7],
+    }
+  end)
+end)
+
+app.post("/failing", function()
+  local ok, err = pcall(db.transaction, db, function(tx)
+    tx:queue("add_number", 1)
+    tx:queue("add_number", 2)
+    tx:queue("add_number", 1) -- this one fails
+    tx:queue("add_number", 3)
+    tx:send_batch()
+  end)
+  return 200, { ok = ok, report = report(err) }
+end)
+
+app.post("/empty", function()
+  return 200, db:transaction(function(tx) return { n = tx:send_batch().n } end)
+end)
+
+app.post("/without-transaction", function()
+  db:queue("add_number", 1)
+  db:queue("add_number", 1)
+  local ok, err = pcall(db.send_batch, db)
+  return 200, { ok = ok, report = report(err) }
+end)
+
+app.post("/without-transaction-well", function()
+  db:queue("add_number", 1)
+  db:queue("get_numbers", 10)
+  local results = db:send_batch()
+  return 200, { n = results.n, count = #results[2] }
+end)
+
+app.post("/never-sent", function()
+  db:transaction(function(tx) tx:queue("add_number", 1) end)
+  return 200, {}
+end)
+
+app.post("/many/{count}", { deadline = 100 }, function(req)
+  local count = math.tointeger(tonumber(req.params.count))
+  return 200, db:transaction(function(tx)
+    for n = 1, count do
+      tx:queue("add_number", n)
+    end
+    local results = tx:send_batch()
+    local sum = 0
+    for i = 1, results.n do
+      sum = sum + results[i]
+    end
+    return { n = results.n, sum = sum }
+  end)
+end)
+
+app.post("/wide", { deadline = 30 }, function()
+  return 200, db:transaction(function(tx)
+    for _ = 1, 50 do
+      tx:queue("select repeat('x', 100000) as text")
+    end
+    local results = tx:send_batch()
+    local length = 0
+    for i = 1, results.n do
+      length = length + #results[i][1].text
+    end
+    return { length = length }
+  end)
+end)
+]]
+
+describe("a batch", function()
+  local server
+
+  setup(function()
+    server = support.server.start {
+      app = false,
+      scripts = { ["spec.lua"] = SCRIPT },
+      sql = { ["spec.sql"] = STATEMENTS, ["migrations/0900_spec.sql"] = MIGRATION },
+      flags = { "--no-watch" },
+    }
+  end)
+  teardown(function() server:stop() end)
+
+  before_each(function() server.db:exec("truncate numbers") end)
+
+  local function post(path)
+    local answer = server:post(path, {})
+    assert.equal(200, answer.status, answer.body)
+    return answer:json()
+  end
+
+  it("gives its results in the order of the queue, each in its kind", function()
+    assert.same({ n = 7, added = 1, found = 2, absent = true, count = 2, first = 1, raised = 3 }, post("/order"))
+  end)
+
+  it("names the statement that failed", function()
+    local seen = post("/failing")
+    assert.is_false(seen.ok)
+    assert.equal(3, seen.report.item)
+    assert.equal("add_number", seen.report.statement)
+    assert.equal("23505", seen.report.sqlstate)
+    assert.equal("numbers_pkey", seen.report.constraint)
+    assert.equal("scripts/spec.lua:" .. support.line_of(SCRIPT, "-- this one fails"), seen.report.where)
+    assert.equal(0, server.db:count("numbers"))
+  end)
+
+  it("may be empty", function()
+    assert.same({ n = 0 }, post("/empty"))
+  end)
+
+  it("outside a transaction is one of its own", function()
+    local seen = post("/without-transaction")
+    assert.is_false(seen.ok)
+    assert.equal(2, seen.report.item)
+    assert.equal(0, server.db:count("numbers"))
+    assert.same({ n = 2, count = 1 }, post("/without-transaction-well"))
+    assert.equal(1, server.db:count("numbers"))
+  end)
+
+  it("that was not sent goes with COMMIT", function()
+    post("/never-sent")
+    assert.equal(1, server.db:count("numbers"))
+  end)
+
+  it("may have results that are larger than any buffer", function()
+    assert.same({ length = 50 * 100000 }, post("/wide"))
+  end)
+
+  local function peak_kilobytes()
+    local status = assert(support.shell.read(("/proc/%d/status"):format(server:workers()[1])))
+    return tonumber(status:match("VmHWM:%s+(%d+)"))
+  end
+
+  it("may have 100,000 statements, in bounded memory", function()
+    assert.same({ n = 100000, sum = 100000 }, post("/many/100000"))
+    assert.equal(100000, server.db:count("numbers"))
+    if not support.environment.is_sanitized() then
+      assert.is_true(peak_kilobytes() < 256 * 1024, peak_kilobytes() .. " kB")
+    end
+  end)
+end)

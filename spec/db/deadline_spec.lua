@@ -1,0 +1,208 @@
+-- Deadlines: what is asserted is that an answer comes at all, long before the work would be done.
+local socket = require "socket"
+
+local support = require "spec.support"
+
+local SCRIPT = [[
+local app = require "moonpool"
+local db = app.db
+
+app.get("/sleep/{seconds}", { deadline = 1 }, function(req)
+  db:query("select pg_sleep($1)", tonumber(req.params.seconds))
+  return 200, { slept = true }
+end)
+
+app.get("/sleep-long", { deadline = 60 }, function()
+  db:query("select pg_sleep(3)")
+  return 200, { slept = true }
+end)
+
+app.get("/sleep-in-transaction", { deadline = 1 }, function()
+  db:transaction(function(tx)
+    tx:exec("insert into notes values ('left')")
+    tx:query("select pg_sleep(60)")
+  end)
+end)
+
+app.get("/locked", { deadline = 1 }, function()
+  db:exec("insert into notes values ('locked')")
+end)
+
+app.get("/turn", { deadline = 1 }, function()
+  db:transaction({ serialize = "notes" }, function(tx) tx:exec("insert into notes values ('turn')") end)
+end)
+
+app.get("/swallow", { deadline = 1 }, function()
+  while true do
+    pcall(db.query, db, "select pg_sleep(60)")
+  end
+end)
+
+app.get("/spin", { deadline = 1 }, function()
+  while true do end
+end)
+
+app.get("/spin-protected", { deadline = 1 }, function()
+  while true do
+    pcall(function() while true do end end)
+  end
+end)
+
+app.get("/spin-inside", { deadline = 1 }, function()
+  local inner = coroutine.wrap(function() while true do end end)
+  inner()
+end)
+
+app.get("/spin-sort", { deadline = 1 }, function()
+  table.sort({ 1, 2, 3 }, function() while true do end end)
+end)
+
+app.get("/quick", { deadline = 1 }, function() return 200, db:query_row("select 1 as one") end)
+app.get("/lua", function() return 200, { lua = true } end)
+app.get("/left", { deadline = 30 }, function(req) return 200, { left = req:left() } end)
+]]
+
+local BOUND = 10 -- seconds; a hang takes longer, and the work itself 60
+
+describe("a deadline", function()
+  local server
+
+  setup(function()
+    server = support.server.start {
+      app = false,
+      scripts = { ["spec.lua"] = SCRIPT },
+      sql = { ["migrations/0900_spec.sql"] = "create table notes (body text not null);" },
+      flags = { "--pool-max", "1", "--no-watch" },
+    }
+  end)
+  teardown(function() server:stop() end)
+
+  before_each(function() server.db:wait_running("%pg_sleep%", false) end)
+
+  local function bounded(path)
+    local started = socket.gettime()
+    local answer = server:get(path)
+    assert.is_true(socket.gettime() - started < BOUND, "it took too long")
+    return answer
+  end
+
+  local function wait_usable()
+    support.eventually("the connection to be usable", function()
+      return server:get("/quick").status == 200
+    end)
+  end
+
+  it("that is kept changes nothing", function()
+    assert.same({ slept = true }, bounded("/sleep/0"):json())
+  end)
+
+  it("ends a statement with 504, on the server too", function()
+    support.problem(bounded("/sleep/60"), 504, "deadline-exceeded")
+    server.db:wait_running("%pg_sleep%", false)
+    wait_usable()
+  end)
+
+  it("ends a transaction, which leaves nothing", function()
+    support.problem(bounded("/sleep-in-transaction"), 504, "deadline-exceeded")
+    wait_usable()
+    assert.equal(0, server.db:count("notes"))
+  end)
+
+  it("ends the wait for a lock", function()
+    local session = server.db:session()
+    session:exec("begin; lock table notes")
+    support.problem(bounded("/locked"), 504, "deadline-exceeded")
+    wait_usable()
+    session:close()
+    assert.equal(0, server.db:count("notes"))
+  end)
+
+  it("ends the wait for a turn", function()
+    local session = server.db:session()
+    session:exec("begin; lock table notes")
+    local answer = bounded("/turn")
+    assert.is_true(answer.status == 503 or answer.status == 504, answer.body)
+    wait_usable()
+    session:close()
+    assert.equal(0, server.db:count("notes"))
+  end)
+
+  it("ends the wait for a connection with 503 and Retry-After", function()
+    local busy = server:begin("GET", "/sleep-long")
+    server.db:wait_running("%pg_sleep%")
+    local answer = bounded("/quick")
+    support.problem(answer, 503, "pool-timeout")
+    assert.is_not_nil(tonumber(answer.headers["retry-after"]))
+    assert.equal(200, busy:receive().status)
+    busy:close()
+    wait_usable()
+  end)
+
+  it("cannot be swallowed by a pcall", function()
+    support.problem(bounded("/swallow"), 504)
+    wait_usable()
+  end)
+
+  for _, path in ipairs { "/spin", "/spin-protected", "/spin-inside", "/spin-sort" } do
+    it(("ends Lua that never ends: %s"):format(path), function()
+      support.problem(bounded(path), 504, "deadline-exceeded")
+      assert.equal(200, server:get("/lua").status)
+    end)
+  end
+
+  it("of one request does not keep the others from being served", function()
+    local spinning = server:begin("GET", "/spin")
+    for _ = 1, 10 do
+      assert.equal(200, bounded("/lua").status)
+      assert.equal(200, bounded("/quick").status)
+    end
+    assert.equal(504, spinning:receive().status)
+    spinning:close()
+  end)
+
+  it("can be asked for", function()
+    local left = server:get("/left"):json().left
+    assert.is_true(left > 20 and left <= 30, left)
+  end)
+end)
+
+describe("a request that does not arrive", function()
+  local server
+
+  setup(function()
+    server = support.server.start { flags = { "--deadline", "1s", "--no-watch" } }
+  end)
+  teardown(function() server:stop() end)
+
+  it("whole is answered 408", function()
+    local connection = support.http.connect(server.url)
+    connection:raw("POST /users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+      .. "Content-Length: 100\r\n\r\n{")
+    local answer = assert(connection:receive())
+    assert.equal(408, answer.status)
+    assert.equal("application/problem+json", answer.headers["content-type"])
+    assert.is_nil(connection:receive())
+    connection:close()
+  end)
+end)
+
+describe("a client that hangs up", function()
+  local server
+
+  setup(function()
+    server = support.server.start {
+      app = false,
+      scripts = { ["spec.lua"] = SCRIPT },
+      flags = { "--pool-max", "1", "--no-watch" },
+    }
+  end)
+  teardown(function() server:stop() end)
+
+  it("has its statement cancelled", function()
+    local connection = server:begin("GET", "/sleep-long")
+    server.db:wait_running("%pg_sleep%")
+    connection:close()
+    server.db:wait_running("%pg_sleep%", false)
+    assert.equal(200, server:get("/quick").status)
+  end)
+end)

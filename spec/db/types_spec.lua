@@ -1,0 +1,192 @@
+local support = require "spec.support"
+
+local SCRIPT = [[
+local app = require "moonpool"
+local json = require "json"
+
+local function roundtrip(req)
+  return app.db:query_row(("select $1::%s as value"):format(req.params.type), req.body[1])
+end
+
+-- The value, in and out, as JSON.
+app.post("/value/{type}", function(req) return 200, roundtrip(req) end)
+
+-- What the value is in Lua.
+app.post("/kind/{type}", function(req)
+  local value = roundtrip(req).value
+  return 200, { kind = value == json.null and "json null" or math.type(value) or type(value) }
+end)
+
+-- What PostgreSQL says the value is.
+app.post("/text/{type}", function(req)
+  return 200, app.db:query_row(("select ($1::%s)::text as value"):format(req.params.type), req.body[1])
+end)
+
+app.get("/bytes", function()
+  local bytes = "\0\1\xff\\'\n"
+  local row = app.db:query_row("select $1::bytea as value, encode($1::bytea, 'hex') as hex", bytes)
+  return 200, { same = row.value == bytes, hex = row.hex }
+end)
+
+app.get("/row", function()
+  local row = app.db:query_row("select 1 as one, null::text as nothing, 'x' as \"a b\"")
+  return 200, { one = row.one, absent = row.nothing == nil, spaced = row["a b"] }
+end)
+
+app.get("/row-as-it-is", function()
+  return 200, app.db:query_row("select 2 as z, null::int as y, true as x")
+end)
+
+app.get("/no-row", function()
+  return 200, { none = app.db:query_row("select 1 where false") == nil, rows = #app.db:query("select 1 where false") }
+end)
+
+app.get("/rows", function()
+  local rows = app.db:query("select n, n * 0.5 as half from generate_series(1, 3) n")
+  local sum = 0
+  for i, row in ipairs(rows) do
+    assert(rows[i] == row)
+    sum = sum + row.n + row.half
+  end
+  return 200, { count = #rows, sum = sum, rows = rows }
+end)
+
+app.get("/nil", function()
+  local row = app.db:query_row("select $1::int is null as first, $2::text as second, $3::int is null as third",
+    nil, "x", nil)
+  return 200, row
+end)
+]]
+
+-- A path with the name of a type, brackets and all.
+local function path_of(prefix, type_name)
+  return prefix .. type_name:gsub("%W", function(c) return ("%%%02X"):format(c:byte()) end)
+end
+
+describe("a value of type", function()
+  local server
+
+  setup(function()
+    server = support.server.start { app = false, scripts = { ["spec.lua"] = SCRIPT } }
+  end)
+  teardown(function() server:stop() end)
+
+  local function out(type_name, value)
+    local answer = server:post(path_of("/value/", type_name), "[" .. value .. "]")
+    assert.equal(200, answer.status, answer.body)
+    return (answer.body:match('^{"value":(.*)}$'))
+  end
+
+  for _, case in ipairs {
+    { "int2", "-32768" }, { "int2", "32767" },
+    { "int4", "-2147483648" }, { "int4", "2147483647" }, { "int4", "0" },
+    { "int8", "-9223372036854775808" }, { "int8", "9223372036854775807" }, { "int8", "9007199254740993" },
+    { "float4", "0.5" }, { "float4", "-1" },
+    { "float8", "0.1" }, { "float8", "0.30000000000000004" }, { "float8", "5e-324" },
+    { "float8", "1.7976931348623157e+308" }, { "float8", "3" },
+    { "numeric", "0.1" }, { "numeric", "5432" }, { "numeric", "-12.5" }, { "numeric", "1e+300" },
+    { "bool", "true" }, { "bool", "false" },
+    { "text", '"żółć 🌒 \\"\\\\"' }, { "text", '""' }, { "varchar", '"abc"' }, { "varchar(2)", '"ab"' },
+    { "name", '"abc"' },
+    { "json", '{"a":[1,null,{"b":"x"}],"c":[]}' }, { "jsonb", '{"a":[1,2.5,null]}' }, { "jsonb", "[]" },
+    { "jsonb", "{}" }, { "json", "[1,2,3]" },
+    { "int4[]", "[1,2,3]" }, { "int8[]", "[9223372036854775807,-1]" }, { "int4[]", "[]" },
+    { "int4[]", "[1,null,3]" }, { "float8[]", "[0.1,1e+300,-2.5]" },
+    { "text[]", '["a","b c","d,e","{f}","\\"g\\"","h\\\\i","","NULL"]' }, { "text[]", '["a",null]' },
+    { "bool[]", "[true,false]" },
+    { "uuid", '"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"' },
+    { "date", '"2026-01-31"' },
+    { "timestamptz", '"2026-01-31T12:34:56Z"' }, { "timestamptz", '"2026-01-31T12:34:56.123456Z"' },
+    { "timestamptz", '"1969-12-31T23:59:59.500000Z"' },
+    { "int4", "null" }, { "text", "null" }, { "float8", "null" }, { "bool", "null" }, { "timestamptz", "null" },
+    { "int4[]", "null" },
+  } do
+    local type_name, value = case[1], case[2]
+    it(("%s goes in and out as %s"):format(type_name, value), function()
+      assert.equal(value, out(type_name, value))
+    end)
+  end
+
+  it("timestamptz with another offset comes out in UTC", function()
+    assert.equal('"2026-01-31T11:34:56Z"', out("timestamptz", '"2026-01-31T12:34:56+01:00"'))
+  end)
+
+  it("timestamp comes out in the form of ISO 8601", function()
+    assert.matches('^"2026%-01%-31T12:34:56Z?"$', out("timestamp", '"2026-01-31T12:34:56"'))
+  end)
+
+  it("uuid comes out in lower case", function()
+    assert.equal('"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"', out("uuid", '"A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11"'))
+  end)
+
+  for type_name, kinds in pairs {
+    int2 = { "1", "integer" }, int4 = { "1", "integer" }, int8 = { "1", "integer" },
+    float4 = { "1", "float" }, float8 = { "1", "float" }, numeric = { "1", "float" },
+    bool = { "true", "boolean" }, text = { '"x"', "string" }, jsonb = { '{"a":1}', "table" },
+    ["int4[]"] = { "[1]", "table" }, timestamptz = { '"2026-01-01T00:00:00Z"', "string" },
+    date = { '"2026-01-01"', "string" }, uuid = { '"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"', "string" },
+    bytea = { '"x"', "string" },
+  } do
+    it(("%s is %s in Lua"):format(type_name, kinds[2]), function()
+      local answer = server:post(path_of("/kind/", type_name), "[" .. kinds[1] .. "]")
+      assert.equal(kinds[2], answer:json().kind, answer.body)
+    end)
+  end
+
+  for _, case in ipairs {
+    { "numeric", "0.1", "0.1" }, { "numeric", "5432", "5432" },
+    { "numeric", "9223372036854775807", "9223372036854775807" }, { "float8", "1", "1" }, { "int4", "5.0", "5" },
+    { "text", '"x"', "x" }, { "text[]", '["a\\"b","c"]', '{"a\\"b",c}' }, { "bool", "true", "true" },
+  } do
+    it(("%s reaches PostgreSQL from %s as %s"):format(case[1], case[2], case[3]), function()
+      local answer = server:post(path_of("/text/", case[1]), "[" .. case[2] .. "]")
+      assert.equal(case[3], answer:json().value, answer.body)
+    end)
+  end
+
+  for _, case in ipairs {
+    { "int2", "32768" }, { "int4", "2147483648" }, { "int4", '"abc"' }, { "int4", "1.5" }, { "bool", '"maybe"' },
+    { "uuid", '"not-a-uuid"' }, { "date", '"2026-13-01"' }, { "text", '"a\\u0000b"' },
+  } do
+    it(("%s refuses %s with 422"):format(case[1], case[2]), function()
+      support.problem(server:post(path_of("/value/", case[1]), "[" .. case[2] .. "]"), 422)
+    end)
+  end
+
+  it("bytea keeps every byte", function()
+    assert.same({ same = true, hex = "0001ff5c270a" }, server:get("/bytes"):json())
+  end)
+end)
+
+describe("a row", function()
+  local server
+
+  setup(function()
+    server = support.server.start { app = false, scripts = { ["spec.lua"] = SCRIPT } }
+  end)
+  teardown(function() server:stop() end)
+
+  it("has its columns as fields, and NULL is absent", function()
+    assert.same({ one = 1, absent = true, spaced = "x" }, server:get("/row"):json())
+  end)
+
+  it("becomes JSON with its columns in the order of the query, and NULL is null", function()
+    assert.equal('{"z":2,"y":null,"x":true}', server:get("/row-as-it-is").body)
+  end)
+
+  it("that is not there is nil, and no rows are an empty list", function()
+    assert.same({ none = true, rows = 0 }, server:get("/no-row"):json())
+  end)
+
+  it("can be counted, walked and returned with the others", function()
+    assert.equal('[{"n":1,"half":0.5},{"n":2,"half":1},{"n":3,"half":1.5}]',
+      server:get("/rows").body:match('"rows":(%[.-%])'))
+    local seen = server:get("/rows"):json()
+    assert.equal(3, seen.count)
+    assert.equal(9, seen.sum)
+  end)
+
+  it("takes nil for NULL in any place", function()
+    assert.equal('{"first":true,"second":"x","third":true}', server:get("/nil").body)
+  end)
+end)

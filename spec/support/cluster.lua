@@ -1,0 +1,74 @@
+-- A PostgreSQL cluster of a spec's own, for what cannot be tried on a shared one: being away.
+local lfs = require "lfs"
+local socket = require "socket"
+
+local environment = require "spec.support.environment"
+local shell = require "spec.support.shell"
+
+---@class cluster.Cluster
+---@field folder string
+---@field port integer
+---@field url string
+local Cluster = {}
+Cluster.__index = Cluster
+
+local cluster = {}
+
+local function free_port()
+  local probe = assert(socket.bind("127.0.0.1", 0))
+  local _, port = probe:getsockname()
+  probe:close()
+  return math.tointeger(tonumber(port))
+end
+
+-- PostgreSQL refuses to run as root; the package's own user takes its place.
+local function as_postgres(words)
+  local line = shell.join(words)
+  if shell.run("id -u"):match("^0%s") then
+    return "runuser -u postgres -- " .. line
+  end
+  return line
+end
+
+---Makes a cluster; it does not run yet.
+---@return cluster.Cluster
+function cluster.create()
+  local folder = shell.folder()
+  if shell.run("id -u"):match("^0%s") then
+    shell.must("chown postgres " .. shell.quote(folder))
+  end
+  local port = free_port()
+  local self = setmetatable({ folder = folder, port = port }, Cluster)
+  self.url = ("postgresql://postgres@127.0.0.1:%d/postgres"):format(port)
+  shell.must("cd / && " .. as_postgres {
+    environment.postgres_folder() .. "/initdb", "-D", folder .. "/data", "-U", "postgres",
+    "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync",
+  })
+  return self
+end
+
+function Cluster:control(...)
+  local words = { environment.postgres_folder() .. "/pg_ctl", "-D", self.folder .. "/data", "-w", ... }
+  return shell.run("cd / && " .. as_postgres(words))
+end
+
+function Cluster:start()
+  local options = ("-p %d -c listen_addresses=127.0.0.1 -c unix_socket_directories=%s -c fsync=off"):format(
+    self.port, self.folder)
+  local output, code = self:control("start", "-l", self.folder .. "/log", "-o", options)
+  assert(code == 0, output)
+end
+
+---@param mode? string "fast" or "immediate"
+function Cluster:stop(mode)
+  if lfs.attributes(self.folder .. "/data/postmaster.pid") then
+    self:control("stop", "-m", mode or "immediate")
+  end
+end
+
+function Cluster:destroy()
+  self:stop()
+  shell.must("rm -rf " .. shell.quote(self.folder))
+end
+
+return cluster

@@ -1,0 +1,297 @@
+-- Starts moonpool for a spec: its own database, free ports, and a temporary folder with scripts and SQL
+-- which the spec may edit.
+local busted = require "busted"
+
+local db = require "spec.support.db"
+local environment = require "spec.support.environment"
+local eventually = require "spec.support.eventually"
+local http = require "spec.support.http"
+local shell = require "spec.support.shell"
+
+local server = {}
+
+local LOG_LINES = 40 -- of each server, shown when a spec fails
+
+---@class server.Options
+---@field app? boolean false leaves out the sample application; its schema is there either way
+---@field scripts? table<string, string> more scripts, by path below scripts/
+---@field sql? table<string, string> more SQL files, by path below sql/, migrations too
+---@field flags? string[] more flags for `moonpool serve`
+---@field environment? table<string, string>
+---@field database? string URL; by default a new database, dropped by stop()
+---@field migrate? boolean false leaves the database empty
+---@field wait? boolean false returns before the server is ready
+
+---@class server.Server
+---@field folder string
+---@field database string URL
+---@field db db.Database
+---@field url string
+---@field admin_url string
+---@field process shell.Process
+local Server = {}
+Server.__index = Server
+
+local running = {} -- set of servers whose logs are shown when a spec fails
+
+local function dump_logs()
+  for self in pairs(running) do
+    local log = shell.run(("tail -n %d %s"):format(LOG_LINES, shell.quote(self.log_path)))
+    io.stderr:write("\nlog of the server in ", self.folder, ":\n", log, "\n")
+  end
+  return nil, true -- others are to hear of the failure too
+end
+
+busted.subscribe({ "failure", "it" }, dump_logs)
+busted.subscribe({ "error", "it" }, dump_logs)
+
+local function copy_sources(self, options)
+  local root = environment.root()
+  shell.must(("mkdir -p %s/scripts && cp -r %s/sql %s/sql"):format(
+    shell.quote(self.folder), shell.quote(root), shell.quote(self.folder)))
+  if options.app == false then
+    shell.must(("rm -f %s/sql/*.sql"):format(shell.quote(self.folder)))
+  else
+    shell.must(("cp %s/scripts/*.lua %s/scripts/"):format(shell.quote(root), shell.quote(self.folder)))
+  end
+  for name, text in pairs(options.scripts or {}) do
+    self:write("scripts/" .. name, text)
+  end
+  for name, text in pairs(options.sql or {}) do
+    self:write("sql/" .. name, text)
+  end
+end
+
+local function open_database(self, options)
+  if options.database then
+    self.database = options.database
+    self.db = db.at(options.database)
+    return
+  end
+  self.database_name = self.folder:match("[^/]+$"):gsub("%-", "_")
+  self.db = db.create(environment.maintenance_url(), self.database_name)
+  self.database = self.db.url
+end
+
+local function fill(self, options)
+  copy_sources(self, options)
+  open_database(self, options)
+  if options.migrate ~= false then
+    local output, code = self:run("migrate")
+    if code ~= 0 then
+      error("moonpool migrate ended with " .. code .. ": " .. output, 0)
+    end
+  end
+end
+
+-- Calls a step of the start; when it fails, nothing is left behind.
+local function step(self, fn, ...)
+  local ok, err = pcall(fn, self, ...)
+  if not ok then
+    pcall(self.stop, self)
+    error(err, 0)
+  end
+end
+
+---Everything but the process: folder, sources and database.
+---@param options? server.Options
+---@return server.Server
+function server.prepare(options)
+  options = options or {}
+  local self = setmetatable({ folder = shell.folder(), options = options }, Server)
+  self.log_path = self.folder .. "/server.log"
+  step(self, fill, options)
+  return self
+end
+
+---@param options? server.Options
+---@return server.Server
+function server.start(options)
+  local self = server.prepare(options)
+  step(self, self.launch)
+  return self
+end
+
+function Server:words(command, ...)
+  return { environment.binary(), command, "--database", self.database, "--scripts", "scripts", "--sql", "sql", ... }
+end
+
+---Runs another command of moonpool on the same folders and database: output and exit code.
+---@param command string
+---@param ... string flags
+---@return string output
+---@return integer code
+function Server:run(command, ...)
+  return shell.run("cd " .. shell.quote(self.folder) .. " && " .. shell.join(self:words(command, ...)))
+end
+
+---Starts the process. server.start() does; a spec that stopped it may do it again.
+function Server:launch()
+  local words = self:words("serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
+    "--workers", "1", "--pool-max", "4")
+  for _, flag in ipairs(self.options.flags or {}) do
+    words[#words + 1] = flag
+  end
+  local offset = #self:log()
+  self.process = shell.start(words, self.folder, "server", self.options.environment)
+  running[self] = true
+  if self.options.wait ~= false then
+    self:wait_serving(offset)
+    self:wait_ready()
+  end
+end
+
+---@return string
+function Server:log()
+  return shell.read(self.log_path) or ""
+end
+
+---Waits until the log has a line with this pattern behind `offset`, and returns that line.
+---@param pattern string a Lua pattern, tried on each line
+---@param offset? integer bytes of the log to pass over
+---@return string
+function Server:wait_log(pattern, offset)
+  return eventually("a line like " .. pattern .. " in the log", function()
+    for line in self:log():sub((offset or 0) + 1):gmatch("[^\n]+") do
+      if line:find(pattern) then
+        return line
+      end
+    end
+    if self.process:exit_code() then
+      error("the server ended:\n" .. self:log(), 0)
+    end
+  end)
+end
+
+---Learns the addresses from the log, in text or JSON.
+---@param offset? integer
+function Server:wait_serving(offset)
+  local line = self:wait_log("[ \"]serving[ \"]", offset)
+  self.url = assert(line:match("[ \"]url\"?[=:]\"?(http://[^%s\"]+)"), line)
+  self.admin_url = assert(line:match("[ \"]admin\"?[=:]\"?(http://[^%s\"]+)"), line)
+end
+
+function Server:wait_ready()
+  eventually("/readyz", function()
+    return self:readyz().status == 200
+  end)
+end
+
+---@return http.Answer
+function Server:readyz()
+  return http.request(self.admin_url, "GET", "/readyz")
+end
+
+---@param method string
+---@param path string
+---@param options? http.Options
+---@return http.Answer
+function Server:request(method, path, options)
+  return http.request(self.url, method, path, options)
+end
+
+---@param path string
+---@param options? http.Options
+---@return http.Answer
+function Server:get(path, options)
+  return self:request("GET", path, options)
+end
+
+---Posts a value as JSON; a string is the body as it is, said to be JSON too.
+---@param path string
+---@param body any
+---@return http.Answer
+function Server:post(path, body)
+  if type(body) == "string" then
+    return self:request("POST", path, { body = body, headers = { ["Content-Type"] = "application/json" } })
+  end
+  return self:request("POST", path, { json = body })
+end
+
+---Sends a request and leaves the answer for later: connection:receive().
+---@param method string
+---@param path string
+---@param options? http.Options
+---@return http.Connection
+function Server:begin(method, path, options)
+  local connection = http.connect(self.url)
+  assert(connection:send(method, path, options))
+  return connection
+end
+
+---Writes a file below the server's folder, e.g. "scripts/score.lua".
+---@param path string
+---@param text string
+function Server:write(path, text)
+  shell.write(self.folder .. "/" .. path, text)
+end
+
+---@param path string
+---@return string
+function Server:read(path)
+  return assert(shell.read(self.folder .. "/" .. path), path)
+end
+
+---Replaces plain text in a file below the server's folder; raises if it is not there.
+---@param path string
+---@param old string
+---@param new string
+function Server:edit(path, old, new)
+  local text = self:read(path)
+  local first, last = text:find(old, 1, true)
+  assert(first, path .. " has no " .. old)
+  self:write(path, text:sub(1, first - 1) .. new .. text:sub(last + 1))
+end
+
+---@return integer[] # pids of the workers
+function Server:workers()
+  return shell.children(self.process.pid)
+end
+
+local function check_sanitizers(self)
+  local log = self:log()
+  local found = log:match("[^\n]*ERROR: %w+Sanitizer[^\n]*") or log:match("[^\n]*runtime error:[^\n]*")
+  if found then
+    dump_logs()
+    error(found, 0)
+  end
+end
+
+---Ends the process, killing it only if it does not end by itself: its exit code.
+---@param signal? string
+---@return integer
+function Server:halt(signal)
+  if not self.process:exit_code() then
+    self.process:signal(signal or "TERM")
+  end
+  local ended, code = pcall(self.process.wait, self.process, 30)
+  if not ended then
+    self.process:signal("KILL")
+    error(code, 0)
+  end
+  return code
+end
+
+local function clean_up(self)
+  running[self] = nil
+  if self.database_name then
+    db.drop(environment.maintenance_url(), self.database_name)
+  end
+  shell.must("rm -rf " .. shell.quote(self.folder))
+end
+
+---Ends the server and removes what it had; raises if it did not end well. Returns its exit code.
+---@return integer
+function Server:stop()
+  local ended, code = true, 0
+  if self.process then
+    ended, code = pcall(self.halt, self)
+  end
+  local clean, report = pcall(check_sanitizers, self)
+  clean_up(self)
+  assert(ended, code)
+  assert(clean, report)
+  return code
+end
+
+return server
