@@ -68,8 +68,9 @@ local function open_database(self, options)
     self.db = db.at(options.database)
     return
   end
-  self.database_name = self.folder:match("[^/]+$"):gsub("%-", "_")
-  self.db = db.create(environment.maintenance_url(), self.database_name)
+  local name = self.folder:match("[^/]+$"):gsub("%-", "_")
+  self.db = db.create(environment.maintenance_url(), name)
+  self.database_name = name
   self.database = self.db.url
 end
 
