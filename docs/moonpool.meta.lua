@@ -4,6 +4,7 @@
 
 ---@class moonpool.App
 ---@field db moonpool.Db
+---@field json moonpool.Json
 local app = {}
 
 ---@alias moonpool.Handler fun(req: moonpool.Request): any, any, table<string, string>?
@@ -98,6 +99,11 @@ function app.use(middleware) end
 ---@param members? table<string, any> more members of the document
 function app.fail(status, detail, members) end
 
+---Writes a line to the server's log, with the request's id.
+---@param level "debug"|"info"|"warn"|"error"
+---@param message any
+function app.log(level, message) end
+
 ---Registers routes as `app` does, below its prefix and behind its middleware.
 ---@class moonpool.Group
 ---@field get fun(pattern: string, options: moonpool.RouteOptions|moonpool.Handler, handler?: moonpool.Handler)
@@ -106,8 +112,15 @@ function app.fail(status, detail, members) end
 ---@field patch fun(pattern: string, options: moonpool.RouteOptions|moonpool.Handler, handler?: moonpool.Handler)
 ---@field delete fun(pattern: string, options: moonpool.RouteOptions|moonpool.Handler, handler?: moonpool.Handler)
 ---@field route fun(method: string, pattern: string, options: any, handler?: moonpool.Handler)
----@field group fun(prefix: string, ...: moonpool.Middleware): moonpool.Group
 ---@field use fun(middleware: moonpool.Middleware)
+
+---The exact JSON codec; also `require "json"`.
+---@class moonpool.Json
+---@field encode fun(value: any): string
+---@field decode fun(text: string): any
+---@field null lightuserdata
+---@field empty_array any
+---@field array fun(list: table): table the same table, to be written as an array even when it is empty
 
 ---@class moonpool.Request
 ---@field method string
@@ -116,7 +129,8 @@ function app.fail(status, detail, members) end
 ---@field query table<string, any> decoded; strings unless the route's `query` converts them
 ---@field headers table<string, string> names in any case
 ---@field body any the decoded JSON body; nil if there is none
----@field raw_body string? the bytes of the body
+---@field raw_body string the bytes of the body, "" if there are none
+---@field media_type string of the body, "" if none was said
 ---@field id string the X-Request-Id
 ---@field client string the peer's address
 local request = {}
@@ -226,7 +240,7 @@ function tx:send_batch() end
 
 ---Calls `fn`; when it raises, only what it did is rolled back, and the error goes on.
 ---@generic T
----@param fn fun(): T
+---@param fn fun(tx: moonpool.Tx): T
 ---@return T
 function tx:savepoint(fn) end
 

@@ -12,12 +12,12 @@ local function names(object)
 end
 
 app.get("/names", function()
-  return 200, { app = names(app), db = names(app.db), group = names(app.group("/x")) }
+  return 200, { app = names(app), group = names(app.group("/x")) }
 end)
 
 app.get("/methods/{object}/{names*}", function(req)
   local tx = app.db:begin()
-  local object = ({ tx = tx, req = req })[req.params.object]
+  local object = ({ tx = tx, req = req, db = app.db })[req.params.object]
   local kinds = {}
   for name in req.params.names:gmatch("[^/]+") do
     kinds[name] = type(object[name])
@@ -89,21 +89,19 @@ describe("docs/moonpool.meta.lua", function()
     assert.same(of_type(registered("app"), "function"), declared(text, "app"))
   end)
 
-  it("declares what the server registers on app.db", function()
-    assert.same(of_type(registered("db"), "function"), declared(text, "db"))
-  end)
-
   it("declares what the server registers on a group", function()
     assert.same(of_type(registered("group"), "function"), fields(text, "moonpool.Group"))
   end)
 
-  it("declares methods of a transaction that are there", function()
-    local names = declared(text, "tx")
-    assert.is_true(#names >= 8)
-    for name, kind in pairs(kinds("tx", names)) do
-      assert.equal("function", kind, name)
-    end
-  end)
+  for object, least in pairs { tx = 8, db = 7 } do
+    it(("declares methods of %s that are there"):format(object), function()
+      local names = declared(text, object)
+      assert.is_true(#names >= least)
+      for name, kind in pairs(kinds(object, names)) do
+        assert.equal("function", kind, name)
+      end
+    end)
+  end
 
   it("declares methods and fields of a request that are there", function()
     for name, kind in pairs(kinds("req", declared(text, "request"))) do
