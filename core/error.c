@@ -57,3 +57,23 @@ enum error_code error_from_sqlstate(const char *sqlstate)
     }
     return ERROR_DATABASE;
 }
+
+enum error_code error_from_slug(const char *slug)
+{
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        if (strcmp(kinds[i].slug, slug) == 0) {
+            return (enum error_code)i;
+        }
+    }
+    return ERROR_SCRIPT;
+}
+
+enum error_code error_from_status(int status)
+{
+    for (size_t i = ERROR_MALFORMED; i < sizeof kinds / sizeof *kinds; i++) {
+        if (kinds[i].status == status && status < kinds[ERROR_CLIENT_GONE].status) {
+            return (enum error_code)i;
+        }
+    }
+    return ERROR_REFUSED;
+}

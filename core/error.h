@@ -30,6 +30,7 @@
     X(OVERLOADED, "overloaded", 503, true, "The server is overloaded")                             \
     X(SERIALIZATION, "serialization", 503, true, "Concurrent transactions got in the way")         \
     X(SHUTDOWN, "shutting-down", 503, true, "The server is shutting down")                         \
+    X(REFUSED, "refused", 400, false, "The application refused the request")                       \
     X(DEADLINE, "deadline-exceeded", 504, false, "The deadline passed before the work was done")
 
 enum error_code {
@@ -47,6 +48,7 @@ struct error_kind {
 
 struct error {
     enum error_code code;
+    int status;          /* 0, or what a script said instead of its kind's */
     char message[512];   /* a sentence for the log and, where it is safe to show, the client */
     char sqlstate[6];    /* five characters from PostgreSQL, or empty */
     char constraint[64]; /* name of the violated constraint, or empty */
@@ -62,6 +64,13 @@ const struct error_kind *error_kind(enum error_code code);
  * `return error_set(err, ...)` is the way out. A message that does not fit is cut. */
 int error_set(struct error *err, enum error_code code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* The code whose kind has this slug; ERROR_SCRIPT if there is none. */
+enum error_code error_from_slug(const char *slug);
+
+/* The code for a status that a script gave: the first kind with it, or ERROR_REFUSED where there is
+ * none or the kind speaks of the server's own failures. */
+enum error_code error_from_status(int status);
 
 /* The code for a PostgreSQL SQLSTATE of five characters; ERROR_DATABASE for those not listed. */
 enum error_code error_from_sqlstate(const char *sqlstate);

@@ -143,7 +143,6 @@ void shared_bury(struct shared *shared, struct shared_worker *worker)
     unlock(shared);
     worker->pid = 0;
     worker->ready = false;
-    worker->database_up = false;
     worker->starved = 0;
     worker->idle = 0;
     worker->waiting = 0;

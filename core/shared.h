@@ -50,7 +50,6 @@ struct shared_worker {
     _Atomic int32_t pid;          /* master; 0 while there is none */
     _Atomic uint64_t heartbeat;   /* worker: clock_now() of its last tick */
     _Atomic bool ready;           /* worker: a generation is serving */
-    _Atomic bool database_up;     /* worker: the last thing it heard from PostgreSQL was good */
     _Atomic uint64_t generation;  /* worker: number of the generation it has decided on */
     _Atomic int load;             /* worker: enum shared_load for that generation */
     _Atomic uint32_t sessions;    /* pool, under `lock`: sessions it holds or is closing */
@@ -70,6 +69,7 @@ struct shared {
     uint32_t worker_count;
     int master_wake_fd;          /* an eventfd: a write wakes the master */
     _Atomic bool draining;       /* master: TERM was received */
+    _Atomic bool database_up;    /* pools: the last attempt to connect succeeded */
     _Atomic uint64_t generation; /* master: number of the newest snapshot */
     _Atomic int good;            /* master: which of `sources` last proved good */
     _Atomic int candidate;       /* master: which of `sources` carries `generation` */

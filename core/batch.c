@@ -1,0 +1,93 @@
+/* The memory of a batch: an array of items, parameters in an arena. */
+#include "batch.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "pg_result.h"
+
+enum { FIRST_CAPACITY = 8, KEPT_CAPACITY = 1024 };
+
+void batch_init(struct batch *batch)
+{
+    memset(batch, 0, sizeof *batch);
+    arena_init(&batch->arena);
+}
+
+static void free_results(struct batch *batch)
+{
+    for (size_t i = 0; i < batch->count; i++) {
+        pg_result_free(batch->items[i].result);
+    }
+}
+
+void batch_finish(struct batch *batch)
+{
+    free_results(batch);
+    free(batch->items);
+    arena_finish(&batch->arena);
+    batch_init(batch);
+}
+
+void batch_reset(struct batch *batch)
+{
+    free_results(batch);
+    if (batch->capacity > KEPT_CAPACITY) {
+        free(batch->items);
+        batch->items = NULL;
+        batch->capacity = 0;
+    }
+    arena_reset(&batch->arena);
+    batch->count = 0;
+    batch->hidden = 0;
+    batch->describe = false;
+    batch->isolate = false;
+    batch->commit = false;
+    memset(&batch->error, 0, sizeof batch->error);
+}
+
+void batch_rewind(struct batch *batch)
+{
+    free_results(batch);
+    for (size_t i = 0; i < batch->count; i++) {
+        batch->items[i].result = NULL;
+        batch->items[i].state = ITEM_QUEUED;
+    }
+    memset(&batch->error, 0, sizeof batch->error);
+}
+
+static const char *keep_source(struct batch *batch, const char *source)
+{
+    if (source && batch->count > 0) {
+        const char *last = batch->items[batch->count - 1].source;
+        if (last && strcmp(last, source) == 0) {
+            return last;
+        }
+    }
+    return source ? arena_strdup(&batch->arena, source) : NULL;
+}
+
+struct batch_item *batch_add(struct batch *batch, const struct statement *statement,
+                             uint16_t parameter_count, const char *source, int line)
+{
+    if (batch->count == batch->capacity) {
+        batch->capacity = batch->capacity ? batch->capacity * 2 : FIRST_CAPACITY;
+        batch->items = memory_realloc(batch->items, batch->capacity * sizeof *batch->items);
+    }
+    struct batch_item *item = &batch->items[batch->count];
+    memset(item, 0, sizeof *item);
+    item->statement = statement;
+    item->source = keep_source(batch, source);
+    item->line = line;
+    item->parameter_count = parameter_count;
+    item->parameters = arena_zalloc(&batch->arena, parameter_count * sizeof *item->parameters);
+    batch->count++;
+    return item;
+}
+
+struct pg_result *batch_take_result(struct batch_item *item)
+{
+    struct pg_result *result = item->result;
+    item->result = NULL;
+    return result;
+}

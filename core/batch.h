@@ -1,0 +1,70 @@
+/* A batch: statements with their parameters on the way to PostgreSQL, and their results on the way
+ * back. Passive data, filled by the Lua binding, run by pg.c, read by the Lua binding. */
+#ifndef MOONPOOL_BATCH_H
+#define MOONPOOL_BATCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "arena.h"
+#include "error.h"
+
+struct pg_result; /* libpq's PGresult */
+struct statement;
+
+struct parameter {
+    const char *value; /* batch arena or static; NULL is SQL NULL */
+    int32_t length;    /* bytes */
+    bool binary;       /* PostgreSQL's binary format rather than text */
+};
+
+enum item_state {
+    ITEM_QUEUED,
+    ITEM_SENT,
+    ITEM_DONE,
+    ITEM_FAILED,
+    ITEM_SKIPPED, /* not executed: an item before it failed */
+};
+
+struct batch_item {
+    const struct statement *statement; /* borrowed; outlives the batch's run */
+    struct parameter *parameters;      /* batch arena */
+    struct pg_result *result; /* owned: the rows, or why it failed; NULL for a plain count */
+    int64_t count;            /* rows affected or returned */
+    const char *source;       /* batch arena: file that queued it; NULL for our own items */
+    int line;                 /* in that file */
+    uint16_t parameter_count;
+    uint8_t state; /* enum item_state */
+};
+
+struct batch {
+    struct arena arena;       /* of parameters and text */
+    struct batch_item *items; /* owned array */
+    size_t count;
+    size_t capacity;
+    size_t hidden;      /* items in front that are ours: BEGIN and the like */
+    bool describe;      /* describe the statements instead of executing them */
+    bool isolate;       /* a Sync after each item: one that fails takes no other with it */
+    bool commit;        /* the last item is COMMIT */
+    struct error error; /* the first failure; ERROR_NONE if there is none */
+};
+
+void batch_init(struct batch *batch);
+void batch_finish(struct batch *batch);
+
+/* Empties it for reuse, freeing the results that are still there. */
+void batch_reset(struct batch *batch);
+
+/* Makes it as it was before it was run, to be run again. */
+void batch_rewind(struct batch *batch);
+
+/* Appends an item with room for its parameters, all NULL. The pointer is good until the next one is
+ * appended. `source` is copied unless it is that of the item before. */
+struct batch_item *batch_add(struct batch *batch, const struct statement *statement,
+                             uint16_t parameter_count, const char *source, int line);
+
+/* Hands the item's result over to the caller. */
+struct pg_result *batch_take_result(struct batch_item *item);
+
+#endif

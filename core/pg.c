@@ -1,0 +1,566 @@
+/* The life of one session.
+ *
+ *   RESOLVING    -> CONNECTING  [begin_connecting]
+ *   CONNECTING   -> SETTING_UP  [begin_setup]
+ *   SETTING_UP   -> IDLE        [finish_setup]
+ *   IDLE         -> LENT        [pg_lend]
+ *   LENT         -> IDLE        [pg_release]
+ *   LENT         -> CLEANING    [pg_release]
+ *   CLEANING     -> IDLE        [clean]
+ *   any          -> CLOSING     [pg_close]
+ *   any          -> CLOSED      [lost, finish_closing]
+ *
+ * A connection that is being cancelled must not be used before the cancel has returned: the request
+ * to cancel is addressed to the backend, not to a statement, and would kill an innocent one. */
+#include "pg.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <libpq-fe.h>
+
+#include "arena.h"
+#include "batch.h"
+#include "helper.h"
+#include "log.h"
+#include "pg_target.h"
+
+/* How long cleaning may take before the session is thrown away. */
+enum { CLEANING_MS = 250, COMMIT_CLEANING_MS = 5000, CLOSING_MS = 5000 };
+
+/* Past this many prepared statements the session is replaced rather than grown. */
+enum { MOST_PREPARED = 2000 };
+
+/* Results are read as text, which needs these forms. The server looks every second whether we are
+ * still there while it runs a statement for us: without us nothing must run on. */
+static const char setup_sql[] = "set timezone = 'UTC'; set datestyle = 'ISO, YMD'; "
+                                "set bytea_output = 'hex'; set extra_float_digits = 1; "
+                                "set client_connection_check_interval = '1s'";
+
+struct pg_lookup {
+    struct job job;
+    struct pg *pg; /* NULL once the session has been closed meanwhile */
+    const struct pg_target *target;
+    struct pg_addresses addresses;
+};
+
+struct pg_cancel {
+    struct job job;
+    struct pg *pg; /* NULL once the session has been closed meanwhile */
+    PGcancel *request;
+};
+
+static void on_socket(struct watch *watch, uint32_t events);
+static void clean(struct pg *pg);
+
+static void set_state(struct pg *pg, enum pg_state state)
+{
+    loop_disarm(pg->loop, &pg->timer);
+    pg->state = state;
+    if (state == PG_IDLE) {
+        pg->idle_since = pg->loop->now;
+        pg->rolled_back = false;
+    }
+}
+
+static struct pg *pg_of_timer(struct timer *timer)
+{
+    return list_entry((void *)timer, struct pg, timer);
+}
+
+/* The end. */
+
+static void free_connection(struct pg *pg)
+{
+    loop_remove(pg->loop, &pg->watch);
+    loop_disarm(pg->loop, &pg->timer);
+    if (pg->lookup) {
+        pg->lookup->pg = NULL;
+        pg->lookup = NULL;
+    }
+    if (pg->cancel) {
+        pg->cancel->pg = NULL;
+        pg->cancel = NULL;
+    }
+    if (pg->conn) {
+        PQfinish(pg->conn);
+        pg->conn = NULL;
+    }
+    pipeline_finish(&pg->pipeline);
+}
+
+/* The session is gone without our doing. */
+static void lost(struct pg *pg, const struct error *err)
+{
+    struct pg_run *run = pg->run;
+    pg->run = NULL;
+    pg->failure = *err;
+    if (run) {
+        pipeline_fail(&pg->pipeline, err);
+        run->lost = true;
+    }
+    free_connection(pg);
+    set_state(pg, PG_CLOSED);
+    if (run) {
+        run->done(run);
+    }
+    pg->events->on_closed(pg, &pg->failure);
+}
+
+/* libpq's messages end in a line feed and may have several lines. */
+static void lost_with_message(struct pg *pg, const char *what)
+{
+    struct error err;
+    char text[400];
+    snprintf(text, sizeof text, "%s", pg->conn ? PQerrorMessage(pg->conn) : "out of memory");
+    for (size_t n = strlen(text); n > 0 && text[n - 1] == '\n'; n--) {
+        text[n - 1] = '\0';
+    }
+    error_set(&err, ERROR_UNAVAILABLE, "%s: %s", what, *text ? text : "the connection broke");
+    lost(pg, &err);
+}
+
+static void on_lost_later(struct timer *timer)
+{
+    lost_with_message(pg_of_timer(timer), "the connection to PostgreSQL was lost");
+}
+
+/* For calls that must not call back: the loss is told from the loop. */
+static void lost_later(struct pg *pg)
+{
+    loop_arm(pg->loop, &pg->timer, pg->loop->now, on_lost_later);
+}
+
+void pg_destroy(struct pg *pg)
+{
+    if (!pg) {
+        return;
+    }
+    int duplicate = pg->state == PG_CLOSING ? pg->watch.fd : -1;
+    free_connection(pg);
+    if (duplicate >= 0) {
+        close(duplicate);
+    }
+    free(pg);
+}
+
+static void finish_closing(struct pg *pg)
+{
+    int duplicate = pg->watch.fd;
+    loop_remove(pg->loop, &pg->watch);
+    if (duplicate >= 0) {
+        close(duplicate);
+    }
+    set_state(pg, PG_CLOSED);
+    pg->events->on_closed(pg, &pg->failure);
+}
+
+static void on_farewell(struct watch *watch, uint32_t events)
+{
+    char rest[4096];
+    ssize_t n = recv(watch->fd, rest, sizeof rest, MSG_DONTWAIT);
+    if (n <= 0) {
+        finish_closing(list_entry((void *)watch, struct pg, watch));
+    }
+}
+
+static void on_farewell_timeout(struct timer *timer)
+{
+    finish_closing(pg_of_timer(timer));
+}
+
+/* The server's end closes when the backend has exited: seeing that on a duplicate of the socket is
+ * how we know that the session does not count against max_connections any more. */
+void pg_close(struct pg *pg)
+{
+    assert(pg->state != PG_LENT);
+    int duplicate = pg->conn && pg->was_open ? dup(PQsocket(pg->conn)) : -1;
+    free_connection(pg);
+    set_state(pg, PG_CLOSING);
+    uint64_t until = pg->loop->now;
+    if (duplicate >= 0) {
+        shutdown(duplicate, SHUT_WR);
+        loop_add(pg->loop, &pg->watch, duplicate, EPOLLIN | EPOLLRDHUP, on_farewell);
+        until += MILLISECONDS(CLOSING_MS);
+    }
+    loop_arm(pg->loop, &pg->timer, until, on_farewell_timeout);
+}
+
+/* Reading and writing. */
+
+static void flush(struct pg *pg)
+{
+    int left = PQflush(pg->conn);
+    if (left < 0) {
+        lost_later(pg);
+        return;
+    }
+    loop_change(pg->loop, &pg->watch, left ? EPOLLIN | EPOLLOUT : EPOLLIN);
+}
+
+static void finish_run(struct pg *pg)
+{
+    struct pg_run *run = pg->run;
+    pg->run = NULL;
+    pg->pipeline.batch = NULL;
+    run->done(run);
+}
+
+/* Takes in what came, sends what that made room for. False if the session is lost. */
+static bool turn_pipeline(struct pg *pg)
+{
+    bool readable = PQconsumeInput(pg->conn);
+    /* Even then the server's last words may be in the buffer. */
+    if (pipeline_read(&pg->pipeline) != 0 || !readable) {
+        lost_with_message(pg, "the connection to PostgreSQL was lost");
+        return false;
+    }
+    for (PGnotify *note = PQnotifies(pg->conn); note; note = PQnotifies(pg->conn)) {
+        PQfreemem(note);
+    }
+    if (pipeline_send(&pg->pipeline) != 0) {
+        lost_with_message(pg, "the connection to PostgreSQL was lost");
+        return false;
+    }
+    flush(pg);
+    return true;
+}
+
+void pg_start(struct pg *pg, struct pg_run *run)
+{
+    assert(pg->state == PG_LENT && !pg->run);
+    pg->run = run;
+    run->lost = false;
+    pipeline_start(&pg->pipeline, run->batch);
+    if (pipeline_send(&pg->pipeline) != 0) {
+        lost_later(pg);
+        return;
+    }
+    flush(pg);
+}
+
+/* Cleaning. */
+
+static void cancel_work(struct job *job)
+{
+    struct pg_cancel *cancel = list_entry((void *)job, struct pg_cancel, job);
+    char message[256];
+    PQcancel(cancel->request, message, sizeof message);
+}
+
+static void cancel_done(struct job *job)
+{
+    struct pg_cancel *cancel = list_entry((void *)job, struct pg_cancel, job);
+    struct pg *pg = cancel->pg;
+    PQfreeCancel(cancel->request);
+    free(cancel);
+    if (pg) {
+        pg->cancel = NULL;
+        clean(pg);
+    }
+}
+
+static void begin_cancel(struct pg *pg)
+{
+    struct pg_cancel *cancel = memory_zalloc(sizeof *cancel);
+    cancel->pg = pg;
+    cancel->job.work = cancel_work;
+    cancel->job.done = cancel_done;
+    cancel->request = PQgetCancel(pg->conn);
+    pg->cancel = cancel;
+    helper_submit(pg->helper, &cancel->job);
+}
+
+static void on_cleaning_timeout(struct timer *timer)
+{
+    struct pg *pg = pg_of_timer(timer);
+    log_event(LOG_WARN, "session dropped", "it could not be cleaned in time");
+    pg_close(pg);
+}
+
+bool pg_in_transaction(const struct pg *pg)
+{
+    PGTransactionStatusType status = PQtransactionStatus(pg->conn);
+    return status == PQTRANS_INTRANS || status == PQTRANS_INERROR;
+}
+
+bool pg_is_worn(const struct pg *pg)
+{
+    return pg->pipeline.retire || pg->pipeline.prepared_count > MOST_PREPARED ||
+           PQstatus(pg->conn) != CONNECTION_OK;
+}
+
+static bool is_clean(const struct pg *pg)
+{
+    return pipeline_is_idle(&pg->pipeline) && PQtransactionStatus(pg->conn) == PQTRANS_IDLE;
+}
+
+/* One step towards IDLE, taken whenever something has come back. */
+static void clean(struct pg *pg)
+{
+    if (pg->cancel || !pipeline_is_idle(&pg->pipeline)) {
+        return;
+    }
+    if (is_clean(pg)) {
+        set_state(pg, PG_IDLE);
+        pg->events->on_idle(pg);
+    } else if (pg_in_transaction(pg) && !pg->rolled_back) {
+        pg->rolled_back = true;
+        if (pipeline_send_own(&pg->pipeline, "rollback") == 0) {
+            flush(pg);
+        } else {
+            lost_later(pg);
+        }
+    } else {
+        pg_close(pg);
+    }
+}
+
+void pg_lend(struct pg *pg)
+{
+    assert(pg->state == PG_IDLE);
+    set_state(pg, PG_LENT);
+}
+
+bool pg_release(struct pg *pg, bool cancel)
+{
+    assert(pg->state == PG_LENT);
+    bool losing = pg->timer.slot != 0; /* lost_later() is due */
+    pg->run = NULL;
+    if (!losing && is_clean(pg)) {
+        pg->pipeline.batch = NULL;
+        set_state(pg, PG_IDLE);
+        return true;
+    }
+    bool busy = !pipeline_is_idle(&pg->pipeline);
+    pg->state = PG_CLEANING;
+    if (losing || pipeline_abandon(&pg->pipeline) != 0) {
+        pg->pipeline.batch = NULL;
+        lost_later(pg);
+        return false;
+    }
+    int limit = cancel ? CLEANING_MS : COMMIT_CLEANING_MS;
+    loop_arm(pg->loop, &pg->timer, pg->loop->now + MILLISECONDS(limit), on_cleaning_timeout);
+    if (busy && cancel) {
+        begin_cancel(pg);
+    }
+    flush(pg);
+    clean(pg);
+    return false;
+}
+
+/* Opening. */
+
+static void on_open_timeout(struct timer *timer)
+{
+    struct error err;
+    error_set(&err, ERROR_UNAVAILABLE, "connecting to PostgreSQL took too long");
+    lost(pg_of_timer(timer), &err);
+}
+
+static void ignore_notice(void *context, const PGresult *result)
+{
+}
+
+static void begin_setup(struct pg *pg)
+{
+    pg->state = PG_SETTING_UP;
+    PQsetnonblocking(pg->conn, 1);
+    PQsetNoticeReceiver(pg->conn, ignore_notice, NULL);
+    if (!PQsendQuery(pg->conn, setup_sql)) {
+        lost_with_message(pg, "could not set up the session");
+        return;
+    }
+    flush(pg);
+}
+
+static void finish_setup(struct pg *pg)
+{
+    if (!PQenterPipelineMode(pg->conn)) {
+        lost_with_message(pg, "could not enter pipeline mode");
+        return;
+    }
+    pipeline_init(&pg->pipeline, pg->conn);
+    pg->opened_at = pg->loop->now;
+    pg->was_open = true;
+    set_state(pg, PG_IDLE);
+    pg->events->on_idle(pg);
+}
+
+static void read_setup(struct pg *pg)
+{
+    if (!PQconsumeInput(pg->conn)) {
+        lost_with_message(pg, "the connection to PostgreSQL was lost");
+        return;
+    }
+    while (!PQisBusy(pg->conn)) {
+        PGresult *result = PQgetResult(pg->conn);
+        if (!result) {
+            finish_setup(pg);
+            return;
+        }
+        ExecStatusType status = PQresultStatus(result);
+        PQclear(result);
+        if (status != PGRES_COMMAND_OK) {
+            lost_with_message(pg, "could not set up the session");
+            return;
+        }
+    }
+    flush(pg);
+}
+
+/* The socket may be another one after each step: libpq tries one address after the other. */
+static void watch_connecting(struct pg *pg, uint32_t events)
+{
+    if (loop_add(pg->loop, &pg->watch, PQsocket(pg->conn), events, on_socket) != 0) {
+        lost_with_message(pg, "could not connect");
+    }
+}
+
+static void step_connecting(struct pg *pg)
+{
+    loop_remove(pg->loop, &pg->watch);
+    switch (PQconnectPoll(pg->conn)) {
+    case PGRES_POLLING_READING:
+        watch_connecting(pg, EPOLLIN);
+        break;
+    case PGRES_POLLING_WRITING:
+        watch_connecting(pg, EPOLLOUT);
+        break;
+    case PGRES_POLLING_OK:
+        watch_connecting(pg, EPOLLIN);
+        if (pg->state == PG_CONNECTING) {
+            begin_setup(pg);
+        }
+        break;
+    default:
+        lost_with_message(pg, "could not connect");
+    }
+}
+
+static void begin_connecting(struct pg *pg, const struct pg_addresses *addresses)
+{
+    pg->state = PG_CONNECTING;
+    pg->conn = pg_target_connect(pg->target, addresses);
+    if (!pg->conn || PQstatus(pg->conn) == CONNECTION_BAD) {
+        lost_later(pg);
+        return;
+    }
+    if (loop_add(pg->loop, &pg->watch, PQsocket(pg->conn), EPOLLOUT, on_socket) != 0) {
+        lost_later(pg);
+    }
+}
+
+static void lookup_work(struct job *job)
+{
+    struct pg_lookup *lookup = list_entry((void *)job, struct pg_lookup, job);
+    pg_target_resolve(lookup->target, &lookup->addresses);
+}
+
+static void lookup_done(struct job *job)
+{
+    struct pg_lookup *lookup = list_entry((void *)job, struct pg_lookup, job);
+    struct pg *pg = lookup->pg;
+    if (pg) {
+        pg->lookup = NULL;
+        if (lookup->addresses.failed) {
+            struct error err;
+            error_set(&err, ERROR_UNAVAILABLE, "%s", lookup->addresses.message);
+            lost(pg, &err);
+        } else {
+            begin_connecting(pg, &lookup->addresses);
+        }
+    }
+    free(lookup);
+}
+
+static void begin_lookup(struct pg *pg)
+{
+    struct pg_lookup *lookup = memory_zalloc(sizeof *lookup);
+    lookup->pg = pg;
+    lookup->target = pg->target;
+    lookup->job.work = lookup_work;
+    lookup->job.done = lookup_done;
+    pg->lookup = lookup;
+    helper_submit(pg->helper, &lookup->job);
+}
+
+struct pg *pg_open(struct loop *loop, struct helper *helper, const struct pg_target *target,
+                   const struct pg_events *events, void *owner, uint64_t deadline)
+{
+    struct pg *pg = memory_zalloc(sizeof *pg);
+    list_init(&pg->link);
+    pg->loop = loop;
+    pg->helper = helper;
+    pg->target = target;
+    pg->events = events;
+    pg->owner = owner;
+    pg->watch.fd = -1;
+    pg->state = PG_RESOLVING;
+    loop_arm(loop, &pg->timer, deadline, on_open_timeout);
+    if (target->resolve) {
+        begin_lookup(pg);
+    } else {
+        begin_connecting(pg, NULL);
+    }
+    return pg;
+}
+
+/* An idle session has nothing to say but notices, notifications and goodbyes. */
+static void read_idle(struct pg *pg)
+{
+    if (!PQconsumeInput(pg->conn) || PQstatus(pg->conn) != CONNECTION_OK) {
+        lost_with_message(pg, "an idle connection to PostgreSQL was lost");
+        return;
+    }
+    while (!PQisBusy(pg->conn)) {
+        PGresult *result = PQgetResult(pg->conn);
+        if (!result) {
+            break;
+        }
+        PQclear(result);
+    }
+}
+
+static void read_lent(struct pg *pg)
+{
+    if (!pg->run) {
+        /* The holder learns of a loss from its next batch, or we when it is given back. */
+        if (!PQconsumeInput(pg->conn)) {
+            loop_remove(pg->loop, &pg->watch);
+        }
+        return;
+    }
+    if (turn_pipeline(pg) && pipeline_is_idle(&pg->pipeline)) {
+        finish_run(pg);
+    }
+}
+
+static void on_socket(struct watch *watch, uint32_t events)
+{
+    struct pg *pg = list_entry((void *)watch, struct pg, watch);
+    switch (pg->state) {
+    case PG_CONNECTING:
+        step_connecting(pg);
+        break;
+    case PG_SETTING_UP:
+        read_setup(pg);
+        break;
+    case PG_IDLE:
+        read_idle(pg);
+        break;
+    case PG_LENT:
+        read_lent(pg);
+        break;
+    case PG_CLEANING:
+        if (turn_pipeline(pg)) {
+            clean(pg);
+        }
+        break;
+    default:
+        assert(!"an event without a socket");
+    }
+}

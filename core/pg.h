@@ -1,0 +1,105 @@
+/* One session with PostgreSQL: a state machine on a non-blocking libpq connection in pipeline mode.
+ * The pool opens it, lends it and takes it back; a transaction runs batches on it.
+ *
+ *   RESOLVING -> CONNECTING -> SETTING_UP -> IDLE <-> LENT -> CLEANING -> IDLE
+ *                                             any of them -> CLOSING -> CLOSED
+ *
+ * Events come from the loop, never from inside a call below, so that a caller need not fear to be
+ * called back in the middle. Only pg_release() may turn IDLE at once, and says so. */
+#ifndef MOONPOOL_PG_H
+#define MOONPOOL_PG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "error.h"
+#include "list.h"
+#include "loop.h"
+#include "pg_pipeline.h"
+
+struct batch;
+struct helper;
+struct pg;
+struct pg_conn;
+struct pg_target;
+
+enum pg_state {
+    PG_RESOLVING,  /* a helper thread looks up the host names */
+    PG_CONNECTING, /* libpq is connecting and authenticating */
+    PG_SETTING_UP, /* the session's settings are on their way */
+    PG_IDLE,       /* clean, nobody's */
+    PG_LENT,       /* somebody's */
+    PG_CLEANING,   /* given back dirty: being cancelled, drained, rolled back */
+    PG_CLOSING,    /* said goodbye; the server has not closed its end yet */
+    PG_CLOSED,
+};
+
+/* A batch under way. Embedded by whoever runs it. */
+struct pg_run {
+    struct batch *batch; /* borrowed until `done`, or until the connection is released */
+    /* All results are in, or batch->error says what went wrong; with the connection lost besides,
+     * `lost` is set and the connection is gone. */
+    void (*done)(struct pg_run *run);
+    bool lost;
+};
+
+struct pg_events {
+    /* The session is IDLE: opened, or clean again. */
+    void (*on_idle)(struct pg *pg);
+    /* The session is CLOSED, and gone from the server as far as one can know; `err` says why, with
+     * ERROR_NONE for a close that was asked for. The owner calls pg_destroy(). */
+    void (*on_closed)(struct pg *pg, const struct error *err);
+};
+
+struct pg {
+    struct list link; /* the owner's */
+    enum pg_state state;
+    struct loop *loop; /* borrowed, as the next four */
+    struct helper *helper;
+    const struct pg_target *target;
+    const struct pg_events *events;
+    void *owner;
+
+    struct pg_conn *conn; /* owned; NULL before CONNECTING and from CLOSING on */
+    struct watch watch;   /* the socket; while CLOSING a duplicate of it */
+    struct timer timer;   /* how long the present state may last */
+    struct pipeline pipeline;
+    struct pg_run *run;       /* borrowed; the batch under way */
+    struct pg_lookup *lookup; /* what a helper thread is resolving; NULL when done */
+    struct pg_cancel *cancel; /* the cancellation under way; NULL when done */
+    struct error failure;     /* why it ended */
+    bool was_open;            /* it has been IDLE at least once */
+    bool rolled_back;         /* CLEANING: ROLLBACK was sent */
+    uint64_t opened_at;       /* when it was first IDLE */
+    uint64_t expires_at;      /* the pool's: max lifetime with jitter */
+    uint64_t idle_since;
+};
+
+/* Begins to open a session, to be done by `deadline`. */
+struct pg *pg_open(struct loop *loop, struct helper *helper, const struct pg_target *target,
+                   const struct pg_events *events, void *owner, uint64_t deadline);
+
+/* IDLE -> LENT. */
+void pg_lend(struct pg *pg);
+
+/* Runs a batch on a LENT connection that has none under way. */
+void pg_start(struct pg *pg, struct pg_run *run);
+
+/* LENT -> IDLE at once if the session is clean (returns true; on_idle() is not called); else it is
+ * cleaned first, or closed. What is under way is cancelled on the server if `cancel`, else waited
+ * for (a COMMIT). The run's `done` is not called any more. */
+bool pg_release(struct pg *pg, bool cancel);
+
+/* True between BEGIN and its end, as the server last said. */
+bool pg_in_transaction(const struct pg *pg);
+
+/* True if the session should not be used again, whatever its state. */
+bool pg_is_worn(const struct pg *pg);
+
+/* Says goodbye; on_closed() follows when the server has closed too. Not while it is LENT. */
+void pg_close(struct pg *pg);
+
+/* Frees it in any state, without waiting for the server and without events. */
+void pg_destroy(struct pg *pg);
+
+#endif

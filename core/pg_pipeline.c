@@ -1,0 +1,474 @@
+/* Pipelining: a ring of what is expected runs beside libpq's own queue. An item is preceded by the
+ * preparation of its statement where the connection does not have it yet; a Sync closes the batch.
+ * After an error the server skips everything up to the Sync, and so do we: nothing more is sent. */
+#include "pg_pipeline.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <libpq-fe.h>
+
+#include "arena.h"
+#include "batch.h"
+#include "error.h"
+#include "pg_result.h"
+#include "statement.h"
+
+/* More in flight brings no more speed, but unread results pile up in libpq. */
+enum { WINDOW_ITEMS = 1000, WINDOW_BYTES = 1024 * 1024 };
+enum { FIRST_RING = 16, FIRST_SLOTS = 32, NAME_SIZE = 16, STACK_PARAMETERS = 16 };
+
+enum expectation_kind { EXPECT_PREPARED, EXPECT_ITEM, EXPECT_SYNC, EXPECT_OWN };
+
+void pipeline_init(struct pipeline *pipeline, struct pg_conn *conn)
+{
+    memset(pipeline, 0, sizeof *pipeline);
+    pipeline->conn = conn;
+    pipeline->synced = true;
+}
+
+void pipeline_finish(struct pipeline *pipeline)
+{
+    free(pipeline->expected);
+    free(pipeline->prepared);
+    memset(pipeline, 0, sizeof *pipeline);
+}
+
+bool pipeline_is_idle(const struct pipeline *pipeline)
+{
+    return pipeline->expected_count == 0 && pipeline->synced;
+}
+
+/* The ring of expectations. */
+
+static void grow_ring(struct pipeline *pipeline)
+{
+    size_t capacity = pipeline->capacity ? pipeline->capacity * 2 : FIRST_RING;
+    struct expectation *ring = memory_alloc(capacity * sizeof *ring);
+    for (size_t i = 0; i < pipeline->expected_count; i++) {
+        ring[i] = pipeline->expected[(pipeline->head + i) & (pipeline->capacity - 1)];
+    }
+    free(pipeline->expected);
+    pipeline->expected = ring;
+    pipeline->capacity = capacity;
+    pipeline->head = 0;
+}
+
+static void expect(struct pipeline *pipeline, enum expectation_kind kind, uint64_t item)
+{
+    if (pipeline->expected_count == pipeline->capacity) {
+        grow_ring(pipeline);
+    }
+    size_t end = (pipeline->head + pipeline->expected_count) & (pipeline->capacity - 1);
+    pipeline->expected[end] = (struct expectation){.kind = (uint8_t)kind, .item = item};
+    pipeline->expected_count++;
+}
+
+static void pop_expectation(struct pipeline *pipeline)
+{
+    pipeline->head = (pipeline->head + 1) & (pipeline->capacity - 1);
+    pipeline->expected_count--;
+}
+
+/* The statements prepared on this connection. */
+
+static struct prepared *find_place(struct prepared *table, size_t slots, uint64_t key)
+{
+    size_t i = key & (slots - 1);
+    while (table[i].key && table[i].key != key) {
+        i = (i + 1) & (slots - 1);
+    }
+    return &table[i];
+}
+
+static void grow_prepared(struct pipeline *pipeline)
+{
+    size_t slots = pipeline->slots ? pipeline->slots * 2 : FIRST_SLOTS;
+    struct prepared *table = memory_zalloc(slots * sizeof *table);
+    for (size_t i = 0; i < pipeline->slots; i++) {
+        if (pipeline->prepared[i].key) {
+            *find_place(table, slots, pipeline->prepared[i].key) = pipeline->prepared[i];
+        }
+    }
+    free(pipeline->prepared);
+    pipeline->prepared = table;
+    pipeline->slots = slots;
+}
+
+static struct prepared *prepared_for(struct pipeline *pipeline, uint64_t key)
+{
+    if (pipeline->prepared_count * 2 >= pipeline->slots) {
+        grow_prepared(pipeline);
+    }
+    struct prepared *place = find_place(pipeline->prepared, pipeline->slots, key);
+    if (!place->key) {
+        place->key = key;
+        pipeline->prepared_count++;
+    }
+    return place;
+}
+
+static void forget_prepared(struct pipeline *pipeline, uint64_t key)
+{
+    if (key && pipeline->slots) {
+        struct prepared *place = find_place(pipeline->prepared, pipeline->slots, key);
+        place->serial = 0;
+    }
+}
+
+/* Sending. */
+
+static size_t item_bytes(const struct batch_item *item)
+{
+    size_t bytes = 0;
+    for (uint16_t i = 0; i < item->parameter_count; i++) {
+        bytes += item->parameters[i].value ? (size_t)item->parameters[i].length : 0;
+    }
+    return bytes;
+}
+
+/* libpq wants parameters as parallel arrays; few enough of them lie on the stack. */
+struct parameter_arrays {
+    const char **values;
+    int *lengths;
+    int *formats;
+    const char *stack_values[STACK_PARAMETERS];
+    int stack_numbers[2 * STACK_PARAMETERS];
+    void *heap;
+};
+
+static void fill_arrays(struct parameter_arrays *arrays, const struct batch_item *item)
+{
+    size_t n = item->parameter_count;
+    arrays->heap = NULL;
+    arrays->values = arrays->stack_values;
+    arrays->lengths = arrays->stack_numbers;
+    if (n > STACK_PARAMETERS) {
+        arrays->heap = memory_alloc(n * (sizeof(char *) + 2 * sizeof(int)));
+        arrays->values = arrays->heap;
+        arrays->lengths = (int *)(arrays->values + n);
+    }
+    arrays->formats = arrays->lengths + (n > STACK_PARAMETERS ? n : STACK_PARAMETERS);
+    for (size_t i = 0; i < n; i++) {
+        arrays->values[i] = item->parameters[i].value;
+        arrays->lengths[i] = item->parameters[i].length;
+        arrays->formats[i] = item->parameters[i].binary;
+    }
+}
+
+static int prepare_if_needed(struct pipeline *pipeline, const struct statement *statement,
+                             char name[NAME_SIZE])
+{
+    struct prepared *prepared = prepared_for(pipeline, statement->key);
+    bool fresh = prepared->serial == 0;
+    if (fresh) {
+        prepared->serial = ++pipeline->last_serial;
+    }
+    snprintf(name, NAME_SIZE, "m%u", prepared->serial);
+    if (fresh) {
+        if (!PQsendPrepare(pipeline->conn, name, statement->sql, 0, NULL)) {
+            return -1;
+        }
+        expect(pipeline, EXPECT_PREPARED, statement->key);
+    }
+    return 0;
+}
+
+static int send_execution(struct pipeline *pipeline, const struct batch_item *item)
+{
+    const struct statement *statement = item->statement;
+    char name[NAME_SIZE];
+    /* A key of 0 marks text that is not worth preparing. */
+    if (statement->key && prepare_if_needed(pipeline, statement, name) != 0) {
+        return -1;
+    }
+    struct parameter_arrays arrays;
+    fill_arrays(&arrays, item);
+    int sent = statement->key
+                   ? PQsendQueryPrepared(pipeline->conn, name, item->parameter_count, arrays.values,
+                                         arrays.lengths, arrays.formats, 0)
+                   : PQsendQueryParams(pipeline->conn, statement->sql, item->parameter_count, NULL,
+                                       arrays.values, arrays.lengths, arrays.formats, 0);
+    free(arrays.heap);
+    return sent ? 0 : -1;
+}
+
+static int send_description(struct pipeline *pipeline, const struct statement *statement)
+{
+    char name[NAME_SIZE];
+    if (prepare_if_needed(pipeline, statement, name) != 0) {
+        return -1;
+    }
+    return PQsendDescribePrepared(pipeline->conn, name) ? 0 : -1;
+}
+
+static int send_sync(struct pipeline *pipeline)
+{
+    if (!PQpipelineSync(pipeline->conn)) {
+        return -1;
+    }
+    expect(pipeline, EXPECT_SYNC, 0);
+    return 0;
+}
+
+static int send_item(struct pipeline *pipeline)
+{
+    struct batch *batch = pipeline->batch;
+    struct batch_item *item = &batch->items[pipeline->next];
+    int code = batch->describe ? send_description(pipeline, item->statement)
+                               : send_execution(pipeline, item);
+    if (code != 0) {
+        return -1;
+    }
+    expect(pipeline, EXPECT_ITEM, pipeline->next);
+    item->state = ITEM_SENT;
+    pipeline->next++;
+    pipeline->items_in_flight++;
+    pipeline->bytes_in_flight += item_bytes(item);
+    return batch->isolate ? send_sync(pipeline) : 0;
+}
+
+void pipeline_start(struct pipeline *pipeline, struct batch *batch)
+{
+    pipeline->batch = batch;
+    pipeline->next = 0;
+    pipeline->synced = batch->count == 0;
+}
+
+static bool window_has_room(const struct pipeline *pipeline)
+{
+    return pipeline->items_in_flight < WINDOW_ITEMS && pipeline->bytes_in_flight < WINDOW_BYTES;
+}
+
+int pipeline_send(struct pipeline *pipeline)
+{
+    struct batch *batch = pipeline->batch;
+    /* Refilled when half empty, so that a wake brings more than one statement along. */
+    bool refill = pipeline->items_in_flight <= WINDOW_ITEMS / 2 &&
+                  pipeline->bytes_in_flight <= WINDOW_BYTES / 2;
+    if (!batch || pipeline->synced || !refill) {
+        return 0;
+    }
+    bool stop = batch->error.code != ERROR_NONE && !batch->isolate;
+    size_t first = pipeline->next;
+    while (!stop && pipeline->next < batch->count && window_has_room(pipeline)) {
+        if (send_item(pipeline) != 0) {
+            return -1;
+        }
+    }
+    if (stop || pipeline->next == batch->count) {
+        pipeline->synced = true;
+        return batch->isolate ? 0 : send_sync(pipeline);
+    }
+    /* Without a Sync the server keeps its answers until its buffer is full. */
+    return pipeline->next == first || PQsendFlushRequest(pipeline->conn) ? 0 : -1;
+}
+
+int pipeline_send_own(struct pipeline *pipeline, const char *sql)
+{
+    if (!PQsendQueryParams(pipeline->conn, sql, 0, NULL, NULL, NULL, NULL, 0)) {
+        return -1;
+    }
+    expect(pipeline, EXPECT_OWN, 0);
+    return send_sync(pipeline);
+}
+
+int pipeline_abandon(struct pipeline *pipeline)
+{
+    pipeline->batch = NULL;
+    pipeline->items_in_flight = 0;
+    pipeline->bytes_in_flight = 0;
+    if (pipeline->synced) {
+        return 0;
+    }
+    pipeline->synced = true;
+    return send_sync(pipeline);
+}
+
+/* Reading. */
+
+static void item_error(struct batch *batch, size_t index, const struct error *err)
+{
+    struct batch_item *item = &batch->items[index];
+    item->state = ITEM_FAILED;
+    if (batch->error.code != ERROR_NONE) {
+        return;
+    }
+    batch->error = *err;
+    if (index >= batch->hidden) {
+        batch->error.item = index - batch->hidden + 1;
+    }
+    if (item->source) {
+        snprintf(batch->error.where, sizeof batch->error.where, "%s:%d", item->source, item->line);
+    }
+    if (item->statement->name) {
+        snprintf(batch->error.statement, sizeof batch->error.statement, "%s",
+                 item->statement->name);
+    }
+}
+
+/* A plan that the server will not run any more (0A000), or a name that it lost (26000). */
+static bool is_stale_statement(const struct error *err)
+{
+    return strcmp(err->sqlstate, "26000") == 0 || strcmp(err->sqlstate, "0A000") == 0;
+}
+
+static bool ends_session(const struct error *err)
+{
+    return err->code == ERROR_UNAVAILABLE;
+}
+
+static void take_failure(struct pipeline *pipeline, size_t index, struct pg_result *result)
+{
+    struct error err;
+    pg_result_error(result, &err, NULL);
+    if (ends_session(&err)) {
+        pipeline->retire = true;
+    }
+    if (is_stale_statement(&err)) {
+        forget_prepared(pipeline, pipeline->batch->items[index].statement->key);
+    }
+    pg_result_free(pipeline->batch->items[index].result);
+    pipeline->batch->items[index].result = result;
+    item_error(pipeline->batch, index, &err);
+}
+
+static void check_commit(struct batch *batch, size_t index, const struct pg_result *result)
+{
+    if (!batch->commit || index != batch->count - 1 ||
+        strcmp(pg_result_tag(result), "COMMIT") == 0) {
+        return;
+    }
+    struct error err;
+    error_set(&err, ERROR_DATABASE,
+              "the transaction was rolled back: a statement in it had failed before");
+    item_error(batch, index, &err);
+}
+
+static void take_success(struct pipeline *pipeline, size_t index, struct pg_result *result)
+{
+    struct batch *batch = pipeline->batch;
+    struct batch_item *item = &batch->items[index];
+    item->state = ITEM_DONE;
+    pipeline->executed++;
+    check_commit(batch, index, result);
+    item->count = pg_result_count(result);
+    if (pg_result_columns(result) > 0 || batch->describe) {
+        item->result = result;
+    } else {
+        pg_result_free(result);
+    }
+}
+
+static void refuse_copy(struct pipeline *pipeline, size_t index, struct pg_result *result)
+{
+    struct error err;
+    error_set(&err, ERROR_SCRIPT, "COPY cannot be run as SQL text; use copy_from");
+    item_error(pipeline->batch, index, &err);
+    pg_result_free(result);
+    pipeline->broken = true;
+}
+
+static void take_item(struct pipeline *pipeline, size_t index, struct pg_result *result)
+{
+    switch (PQresultStatus(result)) {
+    case PGRES_TUPLES_OK:
+    case PGRES_COMMAND_OK:
+    case PGRES_EMPTY_QUERY:
+        take_success(pipeline, index, result);
+        return;
+    case PGRES_PIPELINE_ABORTED:
+        if (pipeline->batch->items[index].state == ITEM_SENT) {
+            pipeline->batch->items[index].state = ITEM_SKIPPED;
+        }
+        pg_result_free(result);
+        return;
+    case PGRES_COPY_IN:
+    case PGRES_COPY_OUT:
+    case PGRES_COPY_BOTH:
+        refuse_copy(pipeline, index, result);
+        return;
+    default:
+        take_failure(pipeline, index, result);
+    }
+}
+
+/* The item a preparation was for is the next one expected. */
+static void take_prepared(struct pipeline *pipeline, uint64_t key, struct pg_result *result)
+{
+    if (PQresultStatus(result) == PGRES_COMMAND_OK) {
+        pg_result_free(result);
+        return;
+    }
+    forget_prepared(pipeline, key);
+    size_t following = (pipeline->head + 1) & (pipeline->capacity - 1);
+    if (pipeline->batch && PQresultStatus(result) == PGRES_FATAL_ERROR &&
+        pipeline->expected_count > 1 && pipeline->expected[following].kind == EXPECT_ITEM) {
+        take_failure(pipeline, pipeline->expected[following].item, result);
+        return;
+    }
+    pg_result_free(result);
+}
+
+static void take_result(struct pipeline *pipeline, struct pg_result *result)
+{
+    const struct expectation *expected = &pipeline->expected[pipeline->head];
+    if (expected->kind == EXPECT_PREPARED) {
+        take_prepared(pipeline, expected->item, result);
+    } else if (expected->kind == EXPECT_ITEM && pipeline->batch) {
+        take_item(pipeline, expected->item, result);
+    } else {
+        pg_result_free(result);
+    }
+}
+
+/* The end of one answer. */
+static void end_expectation(struct pipeline *pipeline)
+{
+    const struct expectation *expected = &pipeline->expected[pipeline->head];
+    if (expected->kind == EXPECT_ITEM && pipeline->batch) {
+        pipeline->items_in_flight--;
+        pipeline->bytes_in_flight -= item_bytes(&pipeline->batch->items[expected->item]);
+    }
+    pop_expectation(pipeline);
+}
+
+int pipeline_read(struct pipeline *pipeline)
+{
+    while (pipeline->expected_count > 0 && !PQisBusy(pipeline->conn)) {
+        struct pg_result *result = PQgetResult(pipeline->conn);
+        bool is_sync = pipeline->expected[pipeline->head].kind == EXPECT_SYNC;
+        if (!result) {
+            if (is_sync) {
+                return -1; /* A Sync has a result: only a lost connection has none. */
+            }
+            end_expectation(pipeline);
+        } else if (is_sync) {
+            bool synced = PQresultStatus(result) == PGRES_PIPELINE_SYNC;
+            pg_result_free(result);
+            if (!synced) {
+                return -1;
+            }
+            pop_expectation(pipeline);
+        } else {
+            take_result(pipeline, result);
+        }
+        if (pipeline->broken || PQstatus(pipeline->conn) != CONNECTION_OK) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+void pipeline_fail(struct pipeline *pipeline, const struct error *err)
+{
+    struct batch *batch = pipeline->batch;
+    if (!batch) {
+        return;
+    }
+    if (batch->error.code == ERROR_NONE) {
+        batch->error = *err;
+    }
+    pipeline->batch = NULL;
+}

@@ -1,0 +1,76 @@
+/* One connection's pipeline: sends the items of a batch, never more than a window of them ahead of
+ * the results, and puts the results where they belong. Knows libpq's pipeline mode and the
+ * statements prepared on the connection; when to read and write is the business of pg.c. */
+#ifndef MOONPOOL_PG_PIPELINE_H
+#define MOONPOOL_PG_PIPELINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct batch;
+struct error;
+struct pg_conn;
+struct pg_result;
+
+/* What is next to come from the server. */
+struct expectation {
+    uint8_t kind;  /* enum in the .c */
+    uint64_t item; /* index in the batch, or for a preparation the statement's key */
+};
+
+/* A statement prepared on this connection. */
+struct prepared {
+    uint64_t key;    /* of the statement; 0 marks a free place */
+    uint32_t serial; /* its name is "m<serial>"; 0 when it must be prepared again */
+};
+
+struct pipeline {
+    struct pg_conn *conn; /* borrowed */
+    struct batch *batch;  /* borrowed; NULL when idle or abandoned */
+    size_t next;          /* index of the item to be sent next */
+    bool synced;          /* the closing Sync was sent */
+    bool retire;          /* an error said that the session is of no more use (57P01, 25006, 08) */
+    bool broken;          /* COPY was begun by SQL text: the protocol cannot go on from there */
+    uint64_t executed;    /* statements executed since the connection was opened */
+
+    struct expectation *expected; /* owned ring of `capacity`, a power of two */
+    size_t head;
+    size_t expected_count;
+    size_t capacity;
+    size_t items_in_flight;
+    size_t bytes_in_flight; /* of parameters */
+
+    struct prepared *prepared; /* owned hash table of `slots`, a power of two */
+    size_t prepared_count;
+    size_t slots;
+    uint32_t last_serial;
+};
+
+void pipeline_init(struct pipeline *pipeline, struct pg_conn *conn);
+void pipeline_finish(struct pipeline *pipeline);
+
+/* Takes a batch on; the pipeline must be idle. */
+void pipeline_start(struct pipeline *pipeline, struct batch *batch);
+
+/* Queues what the window allows into libpq's buffer. -1 if libpq refuses: the connection is lost.
+ */
+int pipeline_send(struct pipeline *pipeline);
+
+/* Takes in the results that have arrived. -1 if the connection is not usable any more. */
+int pipeline_read(struct pipeline *pipeline);
+
+/* True when nothing is to come and all was sent. */
+bool pipeline_is_idle(const struct pipeline *pipeline);
+
+/* Lets go of the batch: what was sent will be read and dropped, the rest is never sent. */
+int pipeline_abandon(struct pipeline *pipeline);
+
+/* Sends a statement of our own (ROLLBACK), whose result is dropped. */
+int pipeline_send_own(struct pipeline *pipeline, const char *sql);
+
+/* The connection is lost: lets go of the batch, with `err` as its error if it has none yet. Items
+ * still ITEM_SENT are those whose outcome nobody knows. */
+void pipeline_fail(struct pipeline *pipeline, const struct error *err);
+
+#endif

@@ -1,0 +1,36 @@
+/* What is read of a result of PostgreSQL: libpq's PGresult, whose home is pg*.c. Every column comes
+ * in text format. Freed by pg_result_free(). */
+#ifndef MOONPOOL_PG_RESULT_H
+#define MOONPOOL_PG_RESULT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct error;
+struct pg_result;
+
+/* NULL is nothing to free. */
+void pg_result_free(struct pg_result *result);
+
+int pg_result_rows(const struct pg_result *result);
+int pg_result_columns(const struct pg_result *result);
+const char *pg_result_name(const struct pg_result *result, int column);
+uint32_t pg_result_type(const struct pg_result *result, int column);
+
+/* NULL for SQL NULL. The text is NUL-terminated too. */
+const char *pg_result_value(const struct pg_result *result, int row, int column,
+                            size_t *ret_length);
+
+/* Rows affected, from the command tag; 0 if it has none. */
+int64_t pg_result_count(const struct pg_result *result);
+const char *pg_result_tag(const struct pg_result *result);
+
+/* Of a described statement. */
+int pg_result_parameters(const struct pg_result *result);
+uint32_t pg_result_parameter_type(const struct pg_result *result, int parameter);
+
+/* Fills `err` from a failed result: code by SQLSTATE, message with detail and hint, constraint.
+ * `ret_position`, if not NULL, receives the 1-based character in the statement, or 0. */
+void pg_result_error(const struct pg_result *result, struct error *err, int *ret_position);
+
+#endif

@@ -1,0 +1,393 @@
+/* Lending connections. Within the worker whoever waits longest is served first. A worker starves
+ * when it has waiters but no session and no permit for one: a worker with more sessions than it
+ * needs closes one for it at once, a busy one after a turn of TURN_MS, and a permit that returns
+ * goes to the worker that has been starving longest. */
+#include "pool.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "log.h"
+#include "pg.h"
+#include "shared.h"
+
+enum { BACKOFF_MS = 50, LONGEST_BACKOFF_MS = 800, HOUSEWORK_MS = 1000 };
+
+/* How long a busy worker keeps a session that another one starves for: opening a session costs
+ * milliseconds, and must not be done for every transaction. */
+enum { TURN_MS = 50 };
+
+static void serve(struct pool *pool);
+static void on_housework(struct timer *timer);
+
+static void list_move(struct list *head, struct pg *pg)
+{
+    list_remove(&pg->link);
+    list_prepend(head, &pg->link);
+}
+
+static bool is_alive(const struct pool *pool)
+{
+    return !list_is_empty(&pool->idle) || !list_is_empty(&pool->lent);
+}
+
+static size_t list_length(const struct list *head)
+{
+    size_t length = 0;
+    for (const struct list *item = head->next; item != head; item = item->next) {
+        length++;
+    }
+    return length;
+}
+
+static void publish(struct pool *pool)
+{
+    atomic_store(&pool->slot->idle, (uint32_t)list_length(&pool->idle));
+    atomic_store(&pool->slot->waiting, pool->waiting);
+}
+
+static struct pool_waiter *oldest_waiter(const struct pool *pool)
+{
+    return list_is_empty(&pool->waiters) ? NULL
+                                         : list_entry(pool->waiters.next, struct pool_waiter, link);
+}
+
+static void dequeue(struct pool *pool, struct pool_waiter *waiter)
+{
+    list_remove(&waiter->link);
+    pool->waiting--;
+    counter_add(pool->slot, pool_wait_seconds_total, pool->loop->now - waiter->since);
+}
+
+static void lend(struct pool *pool, struct pg *pg)
+{
+    pg_lend(pg);
+    list_move(&pool->lent, pg);
+    counter_add(pool->slot, pool_acquires_total, 1);
+    publish(pool);
+}
+
+/* When the database is away nobody waits for it: it may be long. */
+static void fail_waiters(struct pool *pool)
+{
+    struct error err = pool->down;
+    struct list failing;
+    list_init(&failing);
+    for (struct pool_waiter *w = oldest_waiter(pool); w; w = oldest_waiter(pool)) {
+        dequeue(pool, w);
+        list_append(&failing, &w->link);
+    }
+    while (!list_is_empty(&failing)) {
+        struct pool_waiter *w = list_entry(failing.next, struct pool_waiter, link);
+        list_remove(&w->link);
+        w->granted(w, NULL, &err);
+    }
+}
+
+/* Permits. */
+
+/* True if a session of ours should go to another worker. */
+static bool must_give_up(const struct pool *pool)
+{
+    uint64_t since;
+    return shared_others_starve(pool->shared, pool->slot, &since) &&
+           (list_is_empty(&pool->waiters) || since + MILLISECONDS(TURN_MS) < pool->loop->now);
+}
+
+/* True if another worker has an older claim on the next permit. */
+static bool must_let_pass(const struct pool *pool)
+{
+    uint64_t since;
+    uint64_t ours = atomic_load(&pool->slot->starved);
+    return shared_others_starve(pool->shared, pool->slot, &since) &&
+           since < (ours ? ours : pool->loop->now);
+}
+
+static void set_starved(struct pool *pool)
+{
+    bool starved = !list_is_empty(&pool->waiters) && !is_alive(pool) &&
+                   list_is_empty(&pool->opening) && list_is_empty(&pool->leaving);
+    uint64_t before = atomic_load(&pool->slot->starved);
+    if (starved && !before) {
+        atomic_store(&pool->slot->starved, pool->loop->now);
+        shared_wake_all(pool->shared);
+    } else if (!starved && before) {
+        /* Those that let us pass look again. */
+        atomic_store(&pool->slot->starved, 0);
+        shared_wake_all(pool->shared);
+    }
+}
+
+/* Sessions coming and going. */
+
+static void on_idle(struct pg *pg);
+static void on_closed(struct pg *pg, const struct error *err);
+static const struct pg_events pool_events = {.on_idle = on_idle, .on_closed = on_closed};
+
+static void on_retry(struct timer *timer);
+
+static bool open_session(struct pool *pool)
+{
+    if (must_let_pass(pool) || !shared_take_session(pool->shared, pool->slot)) {
+        return false;
+    }
+    struct pg *pg = pg_open(pool->loop, pool->helper, pool->target, &pool_events, pool,
+                            pool->loop->now + pool->options.connect_timeout);
+    list_prepend(&pool->opening, &pg->link);
+    return true;
+}
+
+static void retire(struct pool *pool, struct pg *pg)
+{
+    list_move(&pool->leaving, pg);
+    pg_close(pg);
+    publish(pool);
+}
+
+static uint64_t jitter(uint64_t span)
+{
+    return span ? (uint64_t)random() % span : 0;
+}
+
+static void note_failure(struct pool *pool, const struct error *err)
+{
+    if (pool->down.code == ERROR_NONE) {
+        log_event(LOG_ERROR, "database away", "%s", err->message);
+        pool->backoff = MILLISECONDS(BACKOFF_MS);
+    } else if (pool->backoff < MILLISECONDS(LONGEST_BACKOFF_MS)) {
+        pool->backoff *= 2;
+    }
+    pool->down = *err;
+    counter_add(pool->slot, pool_connect_failures_total, 1);
+    loop_arm(pool->loop, &pool->retry, pool->loop->now + pool->backoff - jitter(pool->backoff / 4),
+             on_retry);
+    if (!is_alive(pool)) {
+        atomic_store(&pool->shared->database_up, false);
+        fail_waiters(pool);
+    }
+}
+
+static void note_success(struct pool *pool)
+{
+    if (pool->down.code != ERROR_NONE) {
+        log_event(LOG_INFO, "database back", "%s", "");
+        memset(&pool->down, 0, sizeof pool->down);
+        loop_disarm(pool->loop, &pool->retry);
+    }
+    atomic_store(&pool->shared->database_up, true);
+}
+
+static void on_retry(struct timer *timer)
+{
+    struct pool *pool = list_entry((void *)timer, struct pool, retry);
+    if (list_is_empty(&pool->opening) && !open_session(pool) &&
+        atomic_load(&pool->shared->database_up)) {
+        /* The others have all the permits, and the database as well. */
+        note_success(pool);
+    } else if (list_is_empty(&pool->opening) && pool->down.code != ERROR_NONE) {
+        loop_arm(pool->loop, &pool->retry, pool->loop->now + pool->backoff, on_retry);
+    }
+}
+
+static void on_idle(struct pg *pg)
+{
+    struct pool *pool = pg->owner;
+    if (pg->expires_at == 0) {
+        uint64_t lifetime = pool->options.max_lifetime;
+        pg->expires_at = pg->opened_at + lifetime - jitter(lifetime / 10);
+        counter_add(pool->slot, pool_connects_total, 1);
+        note_success(pool);
+    }
+    if (pg_is_worn(pg) || pool->loop->now >= pg->expires_at) {
+        retire(pool, pg);
+        return;
+    }
+    list_move(&pool->idle, pg);
+    serve(pool);
+}
+
+static void on_closed(struct pg *pg, const struct error *err)
+{
+    struct pool *pool = pg->owner;
+    bool opened = pg->was_open;
+    struct error reason = *err;
+    list_remove(&pg->link);
+    counter_add(pool->slot, pool_closes_total, opened);
+    pg_destroy(pg);
+    shared_return_session(pool->shared, pool->slot);
+    if (!opened && reason.code != ERROR_NONE) {
+        note_failure(pool, &reason);
+    } else if (reason.code != ERROR_NONE && !is_alive(pool) && list_is_empty(&pool->opening)) {
+        /* Find out at once whether the database is there, rather than on the next request. */
+        log_event(LOG_WARN, "session lost", "%s", reason.message);
+        loop_arm(pool->loop, &pool->retry, pool->loop->now, on_retry);
+    }
+    serve(pool);
+}
+
+static void open_for_waiters(struct pool *pool)
+{
+    size_t waiting = pool->waiting;
+    size_t coming = list_length(&pool->opening);
+    /* One attempt at a time while it is not known that the database answers. */
+    size_t most = is_alive(pool) && pool->down.code == ERROR_NONE ? waiting : 1;
+    while (coming < waiting && coming < most && open_session(pool)) {
+        coming++;
+    }
+}
+
+/* Brings together those who wait and what is idle. */
+static void serve(struct pool *pool)
+{
+    while (!list_is_empty(&pool->idle) && !list_is_empty(&pool->waiters)) {
+        if (must_give_up(pool)) {
+            retire(pool, list_entry(pool->idle.next, struct pg, link));
+            continue;
+        }
+        struct pool_waiter *waiter = oldest_waiter(pool);
+        struct pg *pg = list_entry(pool->idle.next, struct pg, link);
+        dequeue(pool, waiter);
+        lend(pool, pg);
+        waiter->granted(waiter, pg, NULL);
+    }
+    if (!list_is_empty(&pool->waiters) && !pool->retry.slot) {
+        open_for_waiters(pool);
+    }
+    if (list_is_empty(&pool->waiters) && !list_is_empty(&pool->idle) && must_give_up(pool)) {
+        retire(pool, list_entry(pool->idle.prev, struct pg, link));
+    }
+    set_starved(pool);
+    publish(pool);
+}
+
+struct pg *pool_acquire(struct pool *pool, struct pool_waiter *waiter)
+{
+    waiter->since = pool->loop->now;
+    if (list_is_empty(&pool->waiters) && !list_is_empty(&pool->idle)) {
+        struct pg *pg = list_entry(pool->idle.next, struct pg, link);
+        lend(pool, pg);
+        return pg;
+    }
+    list_append(&pool->waiters, &waiter->link);
+    pool->waiting++;
+    counter_add(pool->slot, pool_waits_total, 1);
+    if (pool->down.code != ERROR_NONE && !is_alive(pool)) {
+        /* Told from the loop, as all else: the timer is due at once. */
+        loop_arm(pool->loop, &pool->housework, pool->loop->now, on_housework);
+    } else {
+        serve(pool);
+    }
+    return NULL;
+}
+
+void pool_forget(struct pool *pool, struct pool_waiter *waiter)
+{
+    if (list_is_empty(&waiter->link)) {
+        return;
+    }
+    dequeue(pool, waiter);
+    set_starved(pool);
+}
+
+void pool_release(struct pool *pool, struct pg *pg, bool cancel)
+{
+    if (cancel) {
+        counter_add(pool->slot, cancels_total, pg->run != NULL);
+    }
+    list_move(&pool->leaving, pg);
+    if (pg_release(pg, cancel)) {
+        on_idle(pg);
+    } else {
+        publish(pool);
+    }
+}
+
+void pool_lost(struct pool *pool, struct pg *pg)
+{
+    list_move(&pool->leaving, pg);
+}
+
+void pool_attend(struct pool *pool)
+{
+    serve(pool);
+}
+
+/* Housework. */
+
+static void retire_old(struct pool *pool)
+{
+    struct list *item, *following;
+    size_t idle = list_length(&pool->idle);
+    uint64_t now = pool->loop->now;
+    list_for_each(item, following, &pool->idle)
+    {
+        struct pg *pg = list_entry(item, struct pg, link);
+        bool unused =
+            now - pg->idle_since >= pool->options.max_idle && idle > pool->options.min_idle;
+        if (unused || now >= pg->expires_at || pg_is_worn(pg)) {
+            retire(pool, pg);
+            idle--;
+        }
+    }
+}
+
+static void keep_minimum(struct pool *pool)
+{
+    size_t have = list_length(&pool->idle) + list_length(&pool->opening);
+    while (have < pool->options.min_idle && !pool->retry.slot && open_session(pool)) {
+        have++;
+    }
+}
+
+static void on_housework(struct timer *timer)
+{
+    struct pool *pool = list_entry((void *)timer, struct pool, housework);
+    if (pool->down.code != ERROR_NONE && !is_alive(pool)) {
+        fail_waiters(pool);
+    }
+    retire_old(pool);
+    keep_minimum(pool);
+    serve(pool);
+    loop_arm(pool->loop, &pool->housework, pool->loop->now + MILLISECONDS(HOUSEWORK_MS),
+             on_housework);
+}
+
+void pool_init(struct pool *pool, struct loop *loop, struct helper *helper,
+               const struct pg_target *target, struct shared *shared, struct shared_worker *slot,
+               const struct pool_options *options)
+{
+    memset(pool, 0, sizeof *pool);
+    pool->loop = loop;
+    pool->helper = helper;
+    pool->target = target;
+    pool->shared = shared;
+    pool->slot = slot;
+    pool->options = *options;
+    list_init(&pool->opening);
+    list_init(&pool->idle);
+    list_init(&pool->lent);
+    list_init(&pool->leaving);
+    list_init(&pool->waiters);
+    loop_arm(loop, &pool->housework, loop->now, on_housework);
+}
+
+static void destroy_all(struct pool *pool, struct list *sessions)
+{
+    while (!list_is_empty(sessions)) {
+        struct pg *pg = list_entry(sessions->next, struct pg, link);
+        list_remove(&pg->link);
+        pg_destroy(pg);
+        shared_return_session(pool->shared, pool->slot);
+    }
+}
+
+void pool_finish(struct pool *pool)
+{
+    assert(list_is_empty(&pool->lent));
+    loop_disarm(pool->loop, &pool->retry);
+    loop_disarm(pool->loop, &pool->housework);
+    destroy_all(pool, &pool->opening);
+    destroy_all(pool, &pool->idle);
+    destroy_all(pool, &pool->leaving);
+}

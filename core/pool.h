@@ -1,0 +1,84 @@
+/* The worker's share of the server's connection pool. The maximum is for the whole server: a
+ * session needs a permit, taken from and returned to shared memory. First come, first served.
+ *
+ * A pg is on exactly one list: opening (on its way), idle (ours to lend), lent (somebody's), or
+ * leaving (being cleaned or closed). Each of them holds a permit until it is CLOSED. */
+#ifndef MOONPOOL_POOL_H
+#define MOONPOOL_POOL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "error.h"
+#include "list.h"
+#include "loop.h"
+
+struct helper;
+struct pg;
+struct pg_target;
+struct shared;
+struct shared_worker;
+
+struct pool_options {
+    uint64_t max_lifetime;    /* microseconds; up to a tenth less by jitter */
+    uint64_t max_idle;        /* microseconds */
+    uint64_t connect_timeout; /* microseconds */
+    uint32_t min_idle;        /* this worker's share */
+};
+
+struct pool {
+    struct loop *loop; /* borrowed, as the next four */
+    struct helper *helper;
+    const struct pg_target *target;
+    struct shared *shared;
+    struct shared_worker *slot;
+    struct pool_options options;
+
+    struct list opening;
+    struct list idle; /* most recently used first */
+    struct list lent;
+    struct list leaving;
+    struct list waiters; /* oldest first */
+    uint32_t waiting;    /* how many they are */
+
+    struct error down;      /* why the database is away; ERROR_NONE while it is not */
+    uint64_t backoff;       /* microseconds until the next attempt */
+    struct timer retry;     /* the next attempt */
+    struct timer housework; /* lifetimes, idle times, the minimum */
+    bool closing;
+};
+
+/* One who waits for a connection. Embedded. */
+struct pool_waiter {
+    struct list link;
+    uint64_t since; /* when the wait began */
+    /* Called from the loop with a LENT connection, or with NULL and an error: the database is away.
+     */
+    void (*granted)(struct pool_waiter *waiter, struct pg *pg, const struct error *err);
+};
+
+void pool_init(struct pool *pool, struct loop *loop, struct helper *helper,
+               const struct pg_target *target, struct shared *shared, struct shared_worker *slot,
+               const struct pool_options *options);
+
+/* Closes what is left without waiting. Nobody may wait or hold a connection any more. */
+void pool_finish(struct pool *pool);
+
+/* An idle connection at once, LENT; else NULL, and `waiter->granted` is called later. It waits
+ * without end: whoever waits has a deadline and calls pool_forget(). */
+struct pg *pool_acquire(struct pool *pool, struct pool_waiter *waiter);
+
+/* Stops waiting. Nothing if it does not wait. */
+void pool_forget(struct pool *pool, struct pool_waiter *waiter);
+
+/* Takes a connection back in any condition: cleaned, closed or lent on as it needs. `cancel`: what
+ * is under way on it is to be cancelled rather than waited for. */
+void pool_release(struct pool *pool, struct pg *pg, bool cancel);
+
+/* The holder was told that its connection is lost: forgets it. */
+void pool_lost(struct pool *pool, struct pg *pg);
+
+/* Somebody else may need a permit, or has returned one: called when the worker was woken. */
+void pool_attend(struct pool *pool);
+
+#endif

@@ -1,0 +1,330 @@
+/* The transaction's state machine.
+ *
+ *   NEW        -> QUEUEING    [tx_send]      it is serialised and another one has the turn
+ *   NEW        -> ACQUIRING   [acquire]      no connection is idle
+ *   QUEUEING   -> ACQUIRING   [on_turn]
+ *   NEW, ACQUIRING, OPEN -> RUNNING or COMMITTING  [start]
+ *   RUNNING    -> OPEN        [on_done]      or NEW where each batch stands for itself
+ *   COMMITTING -> ENDED       [on_done]
+ *   any        -> ENDED       [tx_abort, lose] */
+#include "tx.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "loop.h"
+#include "shared.h"
+#include "times.h"
+
+static const struct statement commit_statement = {.sql = "commit", .key = 1};
+
+static struct loop *tx_loop(const struct tx *tx)
+{
+    return tx->database->pool.loop;
+}
+
+static struct shared_worker *tx_counters(const struct tx *tx)
+{
+    return tx->database->pool.slot;
+}
+
+static void describe_own(struct statement *statement, const char *sql, bool keep)
+{
+    statement->sql = sql;
+    statement->kind = STATEMENT_EXEC;
+    statement->key = keep ? statement_hash(sql, strlen(sql)) : 0;
+}
+
+static void write_begin(struct tx *tx)
+{
+    static const char *const levels[] = {
+        [TX_DEFAULT] = "",
+        [TX_READ_COMMITTED] = " isolation level read committed",
+        [TX_REPEATABLE_READ] = " isolation level repeatable read",
+        [TX_SERIALIZABLE] = " isolation level serializable",
+    };
+    snprintf(tx->begin_sql, sizeof tx->begin_sql, "begin%s%s%s", levels[tx->options.isolation],
+             tx->options.read_only ? " read only" : "",
+             tx->options.deferrable ? " deferrable" : "");
+    describe_own(&tx->begin, tx->begin_sql, true);
+}
+
+static void write_lock(struct tx *tx)
+{
+    snprintf(tx->lock_sql, sizeof tx->lock_sql, "lock table %s in share row exclusive mode",
+             tx->options.serialize);
+    describe_own(&tx->lock, tx->lock_sql, true);
+}
+
+void tx_init(struct tx *tx, struct database *database, const struct tx_options *options,
+             uint64_t deadline, struct request_times *times)
+{
+    memset(tx, 0, sizeof *tx);
+    tx->database = database;
+    tx->options = *options;
+    tx->deadline = deadline;
+    tx->times = times;
+    batch_init(&tx->batch);
+    list_init(&tx->turn.link);
+    list_init(&tx->waiter.link);
+}
+
+void tx_finish(struct tx *tx)
+{
+    tx_abort(tx);
+    batch_finish(&tx->batch);
+}
+
+/* BEGIN rides in front of the first batch, and with it the lock, taken before any snapshot, and the
+ * time limit that holds even if this process dies. */
+static void add_front(struct tx *tx)
+{
+    write_begin(tx);
+    batch_add(&tx->batch, &tx->begin, 0, NULL, 0);
+    describe_own(&tx->timeout, tx->timeout_sql, false);
+    batch_add(&tx->batch, &tx->timeout, 0, NULL, 0);
+    if (tx->options.serialize) {
+        write_lock(tx);
+        batch_add(&tx->batch, &tx->lock, 0, NULL, 0);
+    }
+    tx->batch.hidden = tx->batch.count;
+    tx->begun = true;
+}
+
+struct batch *tx_batch(struct tx *tx)
+{
+    assert(tx->state == TX_NEW || tx->state == TX_OPEN);
+    if (!tx->collecting) {
+        batch_reset(&tx->batch);
+        tx->collecting = true;
+        if (!tx->options.autocommit && !tx->begun) {
+            add_front(tx);
+        }
+    }
+    return &tx->batch;
+}
+
+static void give_back(struct tx *tx, bool cancel)
+{
+    struct pg *pg = tx->pg;
+    tx->pg = NULL;
+    if (pg) {
+        pool_release(&tx->database->pool, pg, cancel);
+    }
+    turn_end(&tx->database->turns, &tx->turn);
+}
+
+static uint64_t count_wait(struct tx *tx)
+{
+    return tx_loop(tx)->now - tx->waiting_since;
+}
+
+static void start(struct tx *tx)
+{
+    tx->state = tx->batch.commit ? TX_COMMITTING : TX_RUNNING;
+    tx->waiting_since = tx_loop(tx)->now;
+    pg_start(tx->pg, &tx->run);
+}
+
+/* A statement that the server knows no more, or whose result has changed, was not executed: the
+ * batch may be sent again where it was a transaction of its own. */
+static bool may_resend(const struct tx *tx)
+{
+    const char *sqlstate = tx->batch.error.sqlstate;
+    return tx->options.autocommit && !tx->retried &&
+           (strcmp(sqlstate, "26000") == 0 || strcmp(sqlstate, "0A000") == 0);
+}
+
+static bool outcome_is_unknown(const struct tx *tx)
+{
+    const struct batch_item *last = &tx->batch.items[tx->batch.count - 1];
+    if (!tx->batch.commit || tx->batch.error.code != ERROR_UNAVAILABLE) {
+        return false;
+    }
+    return last->state == ITEM_SENT || last->state == ITEM_FAILED;
+}
+
+static void note_outcome(struct tx *tx)
+{
+    tx->error = tx->batch.error;
+    if (outcome_is_unknown(tx)) {
+        char cause[300];
+        snprintf(cause, sizeof cause, "%.299s", tx->batch.error.message);
+        error_set(&tx->error, ERROR_OUTCOME_UNKNOWN, "COMMIT was sent, but its answer was lost: %s",
+                  cause);
+    }
+    tx->failed = tx->error.code != ERROR_NONE && !tx->options.autocommit;
+}
+
+static void end(struct tx *tx)
+{
+    if (tx->begun && tx->batch.commit && tx->error.code == ERROR_NONE) {
+        counter_add(tx_counters(tx), transactions_committed_total, 1);
+    } else if (tx->begun) {
+        counter_add(tx_counters(tx), transactions_rolled_back_total, 1);
+    }
+    tx->state = TX_ENDED;
+    give_back(tx, true);
+}
+
+static void on_done(struct pg_run *run)
+{
+    struct tx *tx = list_entry((void *)run, struct tx, run);
+    uint64_t spent = count_wait(tx);
+    counter_add(tx_counters(tx), database_seconds_total, spent);
+    counter_add(tx_counters(tx), statements_total, tx->batch.count);
+    if (tx->times) {
+        tx->times->database += spent;
+    }
+    if (run->lost) {
+        pool_lost(&tx->database->pool, tx->pg);
+        tx->pg = NULL;
+    } else if (may_resend(tx)) {
+        tx->retried = true;
+        batch_rewind(&tx->batch);
+        start(tx);
+        return;
+    }
+    note_outcome(tx);
+    if (tx->options.autocommit) {
+        tx->state = TX_NEW;
+        give_back(tx, true);
+    } else if (tx->batch.commit || run->lost) {
+        end(tx);
+    } else {
+        tx->state = TX_OPEN;
+    }
+    tx->done(tx);
+}
+
+static void on_granted(struct pool_waiter *waiter, struct pg *pg, const struct error *err)
+{
+    struct tx *tx = list_entry((void *)waiter, struct tx, waiter);
+    if (tx->times) {
+        tx->times->pool += count_wait(tx);
+    }
+    if (pg) {
+        tx->pg = pg;
+        start(tx);
+        return;
+    }
+    tx->error = *err;
+    tx->state = tx->options.autocommit ? TX_NEW : TX_ENDED;
+    tx->failed = !tx->options.autocommit;
+    give_back(tx, false);
+    tx->done(tx);
+}
+
+static void acquire(struct tx *tx)
+{
+    tx->state = TX_ACQUIRING;
+    tx->waiting_since = tx_loop(tx)->now;
+    tx->pg = pool_acquire(&tx->database->pool, &tx->waiter);
+    if (tx->pg) {
+        start(tx);
+    }
+}
+
+static void on_turn(struct turn *turn)
+{
+    struct tx *tx = list_entry((void *)turn, struct tx, turn);
+    uint64_t waited = count_wait(tx);
+    counter_add(tx_counters(tx), queue_wait_seconds_total, waited);
+    if (tx->times) {
+        tx->times->queued += waited;
+    }
+    acquire(tx);
+}
+
+static void write_timeout(struct tx *tx)
+{
+    uint64_t left = deadline_left(tx->deadline, clock_now()) / 1000;
+    snprintf(tx->timeout_sql, sizeof tx->timeout_sql, "set local statement_timeout = %llu",
+             (unsigned long long)(left > INT32_MAX ? INT32_MAX : left + 1));
+}
+
+static void run(struct tx *tx, void (*done)(struct tx *tx))
+{
+    assert(!tx->failed && tx->collecting);
+    tx->done = done;
+    tx->run.batch = &tx->batch;
+    tx->run.done = on_done;
+    tx->waiter.granted = on_granted;
+    tx->turn.granted = on_turn;
+    tx->collecting = false;
+    tx->retried = false;
+    write_timeout(tx);
+    if (tx->state == TX_OPEN) {
+        start(tx);
+        return;
+    }
+    tx->waiting_since = tx_loop(tx)->now;
+    tx->state = TX_QUEUEING;
+    if (!tx->options.serialize ||
+        turn_take(&tx->database->turns, &tx->turn, tx->options.serialize)) {
+        acquire(tx);
+    }
+}
+
+void tx_send(struct tx *tx, void (*done)(struct tx *tx))
+{
+    tx_batch(tx);
+    run(tx, done);
+}
+
+bool tx_commit(struct tx *tx, void (*done)(struct tx *tx))
+{
+    bool nothing_sent = tx->state == TX_NEW;
+    bool nothing_queued = !tx->collecting || tx->batch.count == tx->batch.hidden;
+    if (nothing_sent && nothing_queued) {
+        tx->state = TX_ENDED;
+        return true;
+    }
+    batch_add(tx_batch(tx), &commit_statement, 0, NULL, 0);
+    tx->batch.commit = true;
+    run(tx, done);
+    return false;
+}
+
+void tx_abort(struct tx *tx)
+{
+    if (tx->state == TX_ENDED) {
+        return;
+    }
+    bool committing = tx->state == TX_COMMITTING;
+    if (tx->begun && !committing && tx->state != TX_NEW) {
+        counter_add(tx_counters(tx), transactions_rolled_back_total, 1);
+    }
+    if (tx->state == TX_ACQUIRING) {
+        pool_forget(&tx->database->pool, &tx->waiter);
+        counter_add(tx_counters(tx), pool_timeouts_total, 1);
+    }
+    tx->state = TX_ENDED;
+    give_back(tx, !committing);
+}
+
+bool tx_is_committing(const struct tx *tx)
+{
+    return tx->state == TX_COMMITTING;
+}
+
+void tx_deadline_error(const struct tx *tx, struct error *err)
+{
+    switch (tx->state) {
+    case TX_QUEUEING:
+        error_set(err, ERROR_QUEUE_TIMEOUT,
+                  "the deadline passed while waiting for the turn of this transaction");
+        break;
+    case TX_ACQUIRING:
+        error_set(err, ERROR_POOL_TIMEOUT,
+                  "the deadline passed while waiting for a database connection");
+        break;
+    case TX_COMMITTING:
+        error_set(err, ERROR_OUTCOME_UNKNOWN,
+                  "the deadline passed while COMMIT was under way: it may have happened");
+        break;
+    default:
+        error_set(err, ERROR_DEADLINE, "the deadline passed while waiting for the database");
+    }
+}

@@ -1,0 +1,110 @@
+/* A transaction, or a run of autocommit statements: finds a connection when it first needs one,
+ * puts BEGIN in front of its first batch, and gives everything back however it ends.
+ *
+ *   NEW -> QUEUEING -> ACQUIRING -> RUNNING <-> OPEN -> COMMITTING -> ENDED
+ *             any of them -> ENDED  [tx_abort]
+ *
+ * Lives in the request's arena or wherever its owner puts it; tx_abort() must have been called
+ * before the memory goes. One operation at a time: tx_send() or tx_commit(), each told by `done`.
+ */
+#ifndef MOONPOOL_TX_H
+#define MOONPOOL_TX_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "batch.h"
+#include "error.h"
+#include "pg.h"
+#include "pool.h"
+#include "statement.h"
+#include "turn.h"
+
+struct request_times;
+
+/* What a worker needs to reach the database. */
+struct database {
+    struct pool pool;
+    struct turns turns;
+};
+
+enum tx_isolation { TX_DEFAULT, TX_READ_COMMITTED, TX_REPEATABLE_READ, TX_SERIALIZABLE };
+
+struct tx_options {
+    enum tx_isolation isolation;
+    bool read_only;
+    bool deferrable;
+    bool autocommit;       /* no BEGIN and COMMIT: each batch stands for itself */
+    const char *serialize; /* table whose lock orders the writers; NULL for none; outlives the tx */
+};
+
+enum tx_state {
+    TX_NEW,        /* nothing was sent yet */
+    TX_QUEUEING,   /* waiting for its turn */
+    TX_ACQUIRING,  /* waiting for a connection */
+    TX_RUNNING,    /* a batch is under way */
+    TX_OPEN,       /* has its connection, nothing is under way */
+    TX_COMMITTING, /* COMMIT is under way: not to be cancelled */
+    TX_ENDED,
+};
+
+struct tx {
+    struct database *database; /* borrowed */
+    struct tx_options options;
+    enum tx_state state;
+    bool failed; /* a statement failed: only a rollback is possible */
+    uint64_t deadline;
+    struct request_times *times; /* borrowed; NULL if nobody counts */
+
+    struct batch batch; /* what is queued, then what is under way, then its results */
+    bool collecting;    /* the batch is being filled: neither under way nor full of results */
+    struct error error; /* of the last operation; ERROR_NONE if it succeeded */
+    bool retried;       /* a stale statement was prepared anew once already */
+    bool begun;         /* BEGIN is in a batch already */
+    struct pg *pg;      /* borrowed from the pool; NULL when it has none */
+    struct turn turn;
+    struct pool_waiter waiter;
+    struct pg_run run;
+    uint64_t waiting_since; /* when the present wait began */
+    void (*done)(struct tx *tx);
+
+    /* The statements in front, which vary from one transaction to the next, and their text. */
+    struct statement begin;
+    struct statement timeout;
+    struct statement lock;
+    char begin_sql[96];
+    char timeout_sql[48];
+    char lock_sql[192];
+};
+
+void tx_init(struct tx *tx, struct database *database, const struct tx_options *options,
+             uint64_t deadline, struct request_times *times);
+
+/* Frees the batch; ends the transaction first if that was not done. */
+void tx_finish(struct tx *tx);
+
+/* The batch to queue into. Not while an operation is under way. The first call after an operation
+ * frees the results that were not taken. */
+struct batch *tx_batch(struct tx *tx);
+
+/* Sends what is queued. `done` is called from the loop; then `tx->error` says how it went and the
+ * results are in the batch, behind batch.hidden items of ours, until the next tx_batch(). Not after
+ * a failure (`failed`): then only tx_abort() is left. */
+void tx_send(struct tx *tx, void (*done)(struct tx *tx));
+
+/* Sends what is queued, and COMMIT behind it. Success only if the server said COMMIT. A transaction
+ * in which nothing was ever sent is committed without asking anybody: `done` is not called and the
+ * result is true. */
+bool tx_commit(struct tx *tx, void (*done)(struct tx *tx));
+
+/* Ends it at once from any state: rolled back, cancelled on the server where something is under way
+ * (except a COMMIT), everything given back. `done` is not called any more. */
+void tx_abort(struct tx *tx);
+
+/* True while COMMIT is under way and its answer not known. */
+bool tx_is_committing(const struct tx *tx);
+
+/* The failure to report when the deadline strikes in the present state. */
+void tx_deadline_error(const struct tx *tx, struct error *err);
+
+#endif
