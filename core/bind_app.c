@@ -1,0 +1,119 @@
+/* Routes go into the generation whose scripts are being loaded. */
+#include "bind_app.h"
+
+#include <string.h>
+
+#include <lauxlib.h>
+#include <lua.h>
+
+#include "bind_error.h"
+#include "error.h"
+#include "generation.h"
+#include "handling.h"
+#include "log.h"
+#include "request.h"
+#include "router.h"
+#include "vm.h"
+
+enum { MOST_DEADLINE_S = 3600 };
+
+static uint64_t get_deadline(lua_State *L, int options)
+{
+    if (lua_getfield(L, options, "deadline") == LUA_TNIL) {
+        lua_pop(L, 1);
+        return 0;
+    }
+    lua_Number seconds = luaL_checknumber(L, -1);
+    if (!(seconds > 0 && seconds <= MOST_DEADLINE_S)) {
+        luaL_error(L, "deadline must be a number of seconds above 0, at most 3600");
+    }
+    lua_pop(L, 1);
+    return (uint64_t)(seconds * 1e6);
+}
+
+static size_t get_body_limit(lua_State *L, int options)
+{
+    lua_getfield(L, options, "body_limit");
+    lua_Integer bytes = luaL_optinteger(L, -1, 0);
+    if (bytes < 0) {
+        luaL_error(L, "body_limit must be a number of bytes");
+    }
+    lua_pop(L, 1);
+    return (size_t)bytes;
+}
+
+static const char *keep(struct generation *generation, lua_State *L, int index)
+{
+    return arena_strdup(&generation->arena, luaL_checkstring(L, index));
+}
+
+/* route(method, pattern, where, options, fn) */
+static int add_route(lua_State *L)
+{
+    struct generation *generation = generation_of(L);
+    struct error err;
+    luaL_checktype(L, 4, LUA_TTABLE);
+    luaL_checktype(L, 5, LUA_TFUNCTION);
+    if (!generation->vm->source) {
+        return luaL_error(L, "routes are registered while the scripts are loaded, not later");
+    }
+    struct route *route = arena_zalloc(&generation->arena, sizeof *route);
+    route->pattern = keep(generation, L, 2);
+    route->where = keep(generation, L, 3);
+    route->deadline = get_deadline(L, 4);
+    route->body_limit = get_body_limit(L, 4);
+    if (router_add(generation->router, luaL_checkstring(L, 1), route->pattern, route->where, route,
+                   &err) != 0) {
+        return luaL_error(L, "%s", err.message);
+    }
+    lua_settop(L, 5);
+    route->function = luaL_ref(L, LUA_REGISTRYINDEX);
+    return 0;
+}
+
+/* fail(status, detail, extra) */
+static int fail(lua_State *L)
+{
+    lua_Integer status = luaL_checkinteger(L, 1);
+    const char *detail = luaL_optstring(L, 2, "");
+    luaL_argcheck(L, status >= 400 && status <= 599, 1, "a status from 400 to 599 expected");
+    if (!lua_isnoneornil(L, 3)) {
+        luaL_checktype(L, 3, LUA_TTABLE);
+    }
+    lua_settop(L, 3);
+    struct error err;
+    error_set(&err, error_from_status((int)status), "%s", detail);
+    err.status = (int)status;
+    bind_error_push(L, &err);
+    lua_pushvalue(L, 2);
+    lua_setfield(L, -2, "message");
+    lua_pushvalue(L, 3);
+    lua_setfield(L, -2, "extra");
+    return lua_error(L);
+}
+
+/* log(level, message) */
+static int write_log(lua_State *L)
+{
+    static const char *const levels[] = {"debug", "info", "warn", "error", NULL};
+    int level = luaL_checkoption(L, 1, NULL, levels);
+    size_t length;
+    const char *message = luaL_tolstring(L, 2, &length);
+    const struct handling *handling = generation_of(L)->current;
+    struct log_line line = log_begin((enum log_level)level, "script");
+    if (handling) {
+        log_text(&line, "id", handling->request->id);
+    }
+    log_bytes(&line, "message", message, length);
+    log_end(&line);
+    return 0;
+}
+
+static const luaL_Reg functions[] = {
+    {"route", add_route}, {"fail", fail}, {"log", write_log}, {NULL, NULL}};
+
+int bind_app_open(lua_State *L)
+{
+    luaL_newlib(L, functions);
+    return 1;
+}

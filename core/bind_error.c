@@ -1,0 +1,142 @@
+/* struct error to a Lua table and back. */
+#include "bind_error.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include <lauxlib.h>
+#include <lua.h>
+
+#include "bind_json.h"
+#include "buffer.h"
+#include "error.h"
+#include "json.h"
+
+static const char type_name[] = "moonpool.error";
+
+static void set_text(lua_State *L, const char *field, const char *text)
+{
+    if (*text) {
+        lua_pushstring(L, text);
+        lua_setfield(L, -2, field);
+    }
+}
+
+void bind_error_push(lua_State *L, const struct error *err)
+{
+    const struct error_kind *kind = error_kind(err->code);
+    lua_createtable(L, 0, 8);
+    set_text(L, "code", kind->slug);
+    set_text(L, "message", err->message);
+    set_text(L, "sqlstate", err->sqlstate);
+    set_text(L, "constraint", err->constraint);
+    set_text(L, "statement", err->statement);
+    set_text(L, "where", err->where);
+    lua_pushinteger(L, err->status ? err->status : kind->status);
+    lua_setfield(L, -2, "status");
+    if (err->item > 0) {
+        lua_pushinteger(L, (lua_Integer)err->item);
+        lua_setfield(L, -2, "item");
+    }
+    bind_error_mark(L);
+}
+
+int bind_error_raise(lua_State *L, const struct error *err)
+{
+    bind_error_push(L, err);
+    return lua_error(L);
+}
+
+void bind_error_mark(lua_State *L)
+{
+    luaL_setmetatable(L, type_name);
+}
+
+static void get_text(lua_State *L, int index, const char *field, char *text, size_t size)
+{
+    lua_pushstring(L, field);
+    if (lua_rawget(L, index) == LUA_TSTRING) {
+        snprintf(text, size, "%s", lua_tostring(L, -1));
+    }
+    lua_pop(L, 1);
+}
+
+static lua_Integer get_integer(lua_State *L, int index, const char *field)
+{
+    lua_pushstring(L, field);
+    lua_rawget(L, index);
+    lua_Integer value = lua_tointeger(L, -1);
+    lua_pop(L, 1);
+    return value;
+}
+
+static void read_extra(lua_State *L, int index, struct buffer *extra)
+{
+    lua_pushliteral(L, "extra");
+    if (lua_rawget(L, index) == LUA_TTABLE) {
+        for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
+            size_t length, before = extra->length;
+            struct error ignored;
+            if (lua_type(L, -2) != LUA_TSTRING) {
+                continue;
+            }
+            const char *name = lua_tolstring(L, -2, &length);
+            buffer_append_char(extra, ',');
+            bool good = json_write_string(extra, name, length) == 0;
+            buffer_append_char(extra, ':');
+            if (!good || bind_json_encode(L, lua_gettop(L), extra, &ignored) != 0) {
+                extra->length = before;
+            }
+        }
+    }
+    lua_pop(L, 1);
+}
+
+bool bind_error_read(lua_State *L, int index, struct error *err, struct buffer *extra)
+{
+    index = lua_absindex(L, index);
+    if (!lua_istable(L, index) || !lua_getmetatable(L, index)) {
+        return false;
+    }
+    luaL_getmetatable(L, type_name);
+    bool ours = lua_rawequal(L, -1, -2);
+    lua_pop(L, 2);
+    if (!ours) {
+        return false;
+    }
+    char slug[64] = "";
+    get_text(L, index, "code", slug, sizeof slug);
+    memset(err, 0, sizeof *err);
+    err->code = error_from_slug(slug);
+    get_text(L, index, "message", err->message, sizeof err->message);
+    get_text(L, index, "sqlstate", err->sqlstate, sizeof err->sqlstate);
+    get_text(L, index, "constraint", err->constraint, sizeof err->constraint);
+    get_text(L, index, "statement", err->statement, sizeof err->statement);
+    get_text(L, index, "where", err->where, sizeof err->where);
+    err->item = (size_t)get_integer(L, index, "item");
+    int status = (int)get_integer(L, index, "status");
+    err->status = status == error_kind(err->code)->status ? 0 : status;
+    read_extra(L, index, extra);
+    return true;
+}
+
+/* "scripts/users.lua:12: the message", as an uncaught error would print. */
+static int to_text(lua_State *L)
+{
+    luaL_checktype(L, 1, LUA_TTABLE);
+    lua_getfield(L, 1, "where");
+    lua_getfield(L, 1, "message");
+    const char *where = lua_tostring(L, -2);
+    const char *message = lua_tostring(L, -1);
+    lua_pushfstring(L, "%s%s%s", where ? where : "", where ? ": " : "",
+                    message ? message : "no message");
+    return 1;
+}
+
+void bind_error_open(lua_State *L)
+{
+    luaL_newmetatable(L, type_name);
+    lua_pushcfunction(L, to_text);
+    lua_setfield(L, -2, "__tostring");
+    lua_pop(L, 1);
+}

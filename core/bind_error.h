@@ -1,0 +1,30 @@
+/* Errors in Lua: tables with the fields of struct error, so that pcall gives a script something to
+ * look at, and what escapes becomes a response with nothing lost. */
+#ifndef MOONPOOL_BIND_ERROR_H
+#define MOONPOOL_BIND_ERROR_H
+
+#include <stdbool.h>
+
+struct buffer;
+struct error;
+struct lua_State;
+
+/* Makes the metatable. Once per lua_State. */
+void bind_error_open(struct lua_State *L);
+
+/* Pushes the table: code, status, message and, where known, sqlstate, constraint, statement, item,
+ * where. */
+void bind_error_push(struct lua_State *L, const struct error *err);
+
+/* Raises it. */
+int bind_error_raise(struct lua_State *L, const struct error *err);
+
+/* Makes the table on top of the stack an error. */
+void bind_error_mark(struct lua_State *L);
+
+/* Reads the value at `index` back, if it is such a table. Members of its field `extra` are appended
+ * to `extra` as JSON members with a comma in front each. Calls no metamethods; may raise for want
+ * of memory. */
+bool bind_error_read(struct lua_State *L, int index, struct error *err, struct buffer *extra);
+
+#endif

@@ -1,0 +1,20 @@
+/* Results in Lua: lazy. A result is a userdata that looks like a sequence of rows; a row becomes a
+ * plain table when it is looked at, and goes to JSON straight from libpq's buffer when it is not.
+ */
+#ifndef MOONPOOL_BIND_ROWS_H
+#define MOONPOOL_BIND_ROWS_H
+
+struct lua_State;
+struct pg_result;
+
+/* Makes the metatables. Once per lua_State. */
+void bind_rows_open(struct lua_State *L);
+
+/* Pushes the result. `*result` is taken over and set to NULL as soon as Lua owns it, so that an
+ * error on the way loses nothing. */
+void bind_rows_push(struct lua_State *L, struct pg_result **result);
+
+/* Pushes the first row as a table, or nil if there is none. The same holds of `*result`. */
+void bind_rows_push_first(struct lua_State *L, struct pg_result **result);
+
+#endif

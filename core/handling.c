@@ -1,0 +1,348 @@
+/* Running handlers: from the request to Lua, through waits, to the response.
+ *
+ *   READY   -> RUNNING  [resume]
+ *   RUNNING -> WAITING  [handling_wait, handling_sleep]
+ *   WAITING -> READY    [make_ready]
+ *   RUNNING -> READY    [resume]  it used up its slice
+ *   any     -> DONE     [finish, handling_stop] */
+#include "handling.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include <lauxlib.h>
+#include <lua.h>
+
+#include "bind_error.h"
+#include "error.h"
+#include "log.h"
+#include "request.h"
+#include "vm.h"
+
+/* A COMMIT under way at the deadline has this long to report. */
+enum { COMMIT_GRACE_MS = 80 };
+
+enum { TRACEBACK_SIZE = 2048 };
+
+void runner_init(struct runner *runner, struct loop *loop, struct database *database,
+                 bool development)
+{
+    memset(runner, 0, sizeof *runner);
+    runner->loop = loop;
+    runner->database = database;
+    runner->development = development;
+    list_init(&runner->ready);
+}
+
+bool runner_has_ready(const struct runner *runner)
+{
+    return !list_is_empty(&runner->ready);
+}
+
+static void make_ready(struct handling *handling)
+{
+    handling->state = HANDLING_READY;
+    handling->waiting_for = NULL;
+    list_append(&handling->runner->ready, &handling->ready);
+}
+
+/* Transactions. */
+
+void script_tx_end(struct script_tx *script_tx)
+{
+    tx_finish(&script_tx->tx);
+    list_remove(&script_tx->link);
+    if (script_tx->handle) {
+        *script_tx->handle = NULL;
+        script_tx->handle = NULL;
+    }
+}
+
+static void end_transactions(struct handling *handling, bool forgotten)
+{
+    while (!list_is_empty(&handling->transactions)) {
+        struct script_tx *open = list_entry(handling->transactions.next, struct script_tx, link);
+        if (forgotten) {
+            struct log_line line = log_begin(LOG_WARN, "transaction left open");
+            log_text(&line, "begun_at", open->where);
+            log_text(&line, "id", handling->request->id);
+            log_text(&line, "message",
+                     "it was rolled back: end it by tx:commit() or tx:rollback()");
+            log_end(&line);
+        }
+        script_tx_end(open);
+    }
+    if (handling->statements.handling) {
+        tx_finish(&handling->statements.tx);
+        handling->statements.handling = NULL;
+    }
+}
+
+/* Gives back everything borrowed. */
+static void end(struct handling *handling, bool forgotten)
+{
+    handling->state = HANDLING_DONE;
+    handling->waiting_for = NULL;
+    list_remove(&handling->ready);
+    loop_disarm(handling->runner->loop, &handling->sleep);
+    end_transactions(handling, forgotten);
+    if (handling->thread.lua) {
+        generation_return_thread(handling->generation, &handling->thread);
+    }
+    if (handling->handle) {
+        *handling->handle = NULL;
+        handling->handle = NULL;
+    }
+    buffer_finish(&handling->scratch);
+}
+
+void handling_stop(struct handling *handling)
+{
+    if (handling->state != HANDLING_DONE) {
+        end(handling, false);
+    }
+}
+
+/* Failures. */
+
+static void log_failure(const struct handling *handling, const struct error *err,
+                        const char *traceback)
+{
+    const struct error_kind *kind = error_kind(err->code);
+    bool client = err->status ? err->status < 500 : kind->status < 500;
+    struct log_line line = log_begin(client ? LOG_DEBUG : LOG_ERROR, "request failed");
+    log_text(&line, "id", handling->request->id);
+    log_text(&line, "route", handling->request->match.pattern);
+    log_text(&line, "error", kind->slug);
+    log_text(&line, "message", err->message);
+    if (*err->where) {
+        log_text(&line, "where", err->where);
+    }
+    if (*err->statement) {
+        log_text(&line, "statement", err->statement);
+    }
+    if (*err->sqlstate) {
+        log_text(&line, "sqlstate", err->sqlstate);
+    }
+    if (err->item > 0) {
+        log_int(&line, "item", (int64_t)err->item);
+    }
+    if (*traceback) {
+        log_text(&line, "traceback", traceback);
+    }
+    log_end(&line);
+}
+
+/* What went wrong in the script or the statements it wrote is for the log; clients see it only
+ * while the scripts are being developed. */
+static void hide_internals(const struct handling *handling, struct error *err)
+{
+    bool internal = err->code == ERROR_SCRIPT || err->code == ERROR_DATABASE;
+    if (internal && !handling->runner->development) {
+        snprintf(err->message, sizeof err->message, "the log has the details, under this id");
+        err->sqlstate[0] = '\0';
+    }
+}
+
+static void fail(struct handling *handling, struct error *err, const char *traceback,
+                 struct buffer *extra)
+{
+    log_failure(handling, err, traceback);
+    hide_internals(handling, err);
+    if (err->item > 0) {
+        buffer_printf(extra, ",\"item\":%zu", err->item);
+    }
+    buffer_append_char(extra, '\0');
+    end(handling, false);
+    request_fail(handling->request, err, extra->data);
+    request_done(handling->request);
+}
+
+static void fail_plainly(struct handling *handling, struct error *err)
+{
+    struct buffer extra;
+    buffer_init(&extra);
+    fail(handling, err, "", &extra);
+    buffer_finish(&extra);
+}
+
+struct reading {
+    struct error *err;
+    struct buffer *extra;
+    bool ours;
+};
+
+static int read_error(lua_State *L)
+{
+    struct reading *reading = lua_touserdata(L, 2);
+    reading->ours = bind_error_read(L, 1, reading->err, reading->extra);
+    return 0;
+}
+
+/* The handler raised: the value is on top of the thread's stack. */
+static void fail_by_error(struct handling *handling)
+{
+    lua_State *L = handling->thread.lua;
+    char traceback[TRACEBACK_SIZE] = "";
+    struct error err;
+    struct buffer extra;
+    struct reading reading = {.err = &err, .extra = &extra};
+    buffer_init(&extra);
+    lua_State *main = handling->generation->vm->lua;
+    lua_settop(main, 0);
+    lua_pushcfunction(main, read_error);
+    lua_pushvalue(L, -1);
+    lua_xmove(L, main, 1);
+    lua_pushlightuserdata(main, &reading);
+    bool read = lua_pcall(main, 2, 0, 0) == LUA_OK && reading.ours;
+    lua_settop(main, 0);
+    if (!read) {
+        vm_error(L, &err, traceback, sizeof traceback);
+    }
+    fail(handling, &err, traceback, &extra);
+    buffer_finish(&extra);
+}
+
+/* Running. */
+
+static void finish(struct handling *handling)
+{
+    end(handling, true);
+    request_done(handling->request);
+}
+
+static void fail_expired(struct handling *handling)
+{
+    struct error err;
+    error_set(&err, ERROR_DEADLINE, "the deadline passed while the script was running");
+    fail_plainly(handling, &err);
+}
+
+/* The thread has the values for its resumption on its stack, `count` of them. */
+static void resume(struct handling *handling, int count)
+{
+    int returned;
+    handling->state = HANDLING_RUNNING;
+    handling->generation->current = handling;
+    enum vm_outcome outcome = vm_resume(handling->generation->vm, handling->thread.lua, count,
+                                        handling->request->deadline, &returned);
+    handling->generation->current = NULL;
+    switch (outcome) {
+    case VM_FINISHED:
+        finish(handling);
+        break;
+    case VM_WAITING:
+        break; /* handling_wait() and handling_sleep() have seen to it. */
+    case VM_PREEMPTED:
+        make_ready(handling);
+        break;
+    case VM_FAILED:
+        fail_by_error(handling);
+        break;
+    case VM_EXPIRED:
+        fail_expired(handling);
+        break;
+    }
+}
+
+void runner_run(struct runner *runner)
+{
+    struct list batch;
+    list_init(&batch);
+    while (!list_is_empty(&runner->ready)) {
+        struct list *first = runner->ready.next;
+        list_remove(first);
+        list_append(&batch, first);
+    }
+    while (!list_is_empty(&batch)) {
+        struct handling *handling = list_entry(batch.next, struct handling, ready);
+        list_remove(&handling->ready);
+        resume(handling, 0);
+    }
+}
+
+void handling_start(struct runner *runner, struct request *request)
+{
+    struct handling *handling = arena_zalloc(&request->arena, sizeof *handling);
+    const struct route *route = request->match.target;
+    handling->runner = runner;
+    handling->request = request;
+    handling->generation = request->generation;
+    request->handling = handling;
+    list_init(&handling->ready);
+    list_init(&handling->transactions);
+    if (generation_take_thread(handling->generation, &handling->thread) != 0) {
+        struct error err;
+        error_set(&err, ERROR_MEMORY, "no memory for another Lua thread");
+        fail_plainly(handling, &err);
+        return;
+    }
+    lua_State *L = handling->thread.lua;
+    lua_pushcfunction(L, handling->generation->entry);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, route->function);
+    resume(handling, 1);
+}
+
+static void deadline_error(const struct handling *handling, struct error *err)
+{
+    if (handling->waiting_for) {
+        tx_deadline_error(handling->waiting_for, err);
+    } else {
+        error_set(err, ERROR_DEADLINE, "the deadline passed while the script was running");
+    }
+}
+
+void handling_expire(struct handling *handling)
+{
+    if (handling->state == HANDLING_DONE) {
+        return;
+    }
+    bool committing = handling->waiting_for && tx_is_committing(handling->waiting_for);
+    if (committing && !handling->granted_grace) {
+        handling->granted_grace = true;
+        handling->request->deadline = handling->runner->loop->now + MILLISECONDS(COMMIT_GRACE_MS);
+        return;
+    }
+    struct error err;
+    deadline_error(handling, &err);
+    fail_plainly(handling, &err);
+}
+
+/* Waiting. */
+
+struct handling *handling_of(struct lua_State *L)
+{
+    struct handling *handling = generation_of(L)->current;
+    if (!handling) {
+        luaL_error(L, "this can be called only while a request is being handled");
+    }
+    return handling;
+}
+
+void handling_on_tx(struct tx *tx)
+{
+    struct script_tx *script_tx = list_entry((void *)tx, struct script_tx, tx);
+    make_ready(script_tx->handling);
+}
+
+int handling_wait(struct lua_State *L, struct handling *handling, struct tx *tx,
+                  int (*k)(struct lua_State *L, int status, intptr_t context), intptr_t context)
+{
+    handling->state = HANDLING_WAITING;
+    handling->waiting_for = tx;
+    return vm_wait(L, k, context);
+}
+
+static void on_slept(struct timer *timer)
+{
+    make_ready(list_entry((void *)timer, struct handling, sleep));
+}
+
+int handling_sleep(struct lua_State *L, struct handling *handling, uint64_t duration,
+                   int (*k)(struct lua_State *L, int status, intptr_t context))
+{
+    vm_check_wait(L);
+    handling->state = HANDLING_WAITING;
+    loop_arm(handling->runner->loop, &handling->sleep, clock_now() + duration, on_slept);
+    return vm_wait(L, k, 0);
+}

@@ -1,0 +1,94 @@
+/* The handling of one request in Lua: a coroutine that runs until its handler returns or waits.
+ * Knows requests and transactions, not HTTP.
+ *
+ *   READY -> RUNNING -> WAITING -> READY ...      RUNNING -> DONE
+ *                    -> READY (preempted)         any     -> DONE  [handling_stop]
+ *
+ * READY means being on the runner's list. */
+#ifndef MOONPOOL_HANDLING_H
+#define MOONPOOL_HANDLING_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "buffer.h"
+#include "generation.h"
+#include "list.h"
+#include "loop.h"
+#include "tx.h"
+
+struct error;
+struct lua_State;
+struct request;
+
+/* What all handlings of a worker share. */
+struct runner {
+    struct loop *loop;         /* borrowed */
+    struct database *database; /* borrowed */
+    bool development;          /* script errors go to the client */
+    struct list ready;         /* of struct handling */
+};
+
+enum handling_state { HANDLING_READY, HANDLING_RUNNING, HANDLING_WAITING, HANDLING_DONE };
+
+/* A transaction that a script has in hand. In the request's arena. */
+struct script_tx {
+    struct tx tx;
+    struct list link; /* in handling.transactions */
+    struct handling *handling;
+    struct script_tx **handle; /* the userdata; NULL once Lua has collected it */
+    const char *where;         /* arena; file:line that began it */
+};
+
+/* In the request's arena. */
+struct handling {
+    struct list ready;
+    enum handling_state state;
+    struct runner *runner;
+    struct request *request;
+    struct generation *generation; /* the request holds it */
+    struct script_thread thread;
+    struct list transactions;    /* open ones: at most one, but for what is being ended */
+    struct script_tx statements; /* autocommit; `handling` is NULL until it is first used */
+    struct tx *waiting_for;      /* the operation under way; NULL if none or a sleep */
+    struct timer sleep;
+    bool granted_grace;      /* the deadline was moved on because of a COMMIT */
+    struct request **handle; /* the request's userdata; NULL once collected */
+    struct buffer scratch;   /* owned; for callbacks that may raise */
+};
+
+void runner_init(struct runner *runner, struct loop *loop, struct database *database,
+                 bool development);
+
+/* Runs what is ready, each for one slice; new ones that become ready wait for the next call. */
+void runner_run(struct runner *runner);
+bool runner_has_ready(const struct runner *runner);
+
+/* Runs the request's route in its generation. The response comes by request_done(), perhaps before
+ * this returns. */
+void handling_start(struct runner *runner, struct request *request);
+
+/* Its deadline has passed: answers for it and ends it, or moves request->deadline on for the short
+ * time a COMMIT may still take. */
+void handling_expire(struct handling *handling);
+
+/* Ends it wherever it is, without an answer. Nothing if it has ended. */
+void handling_stop(struct handling *handling);
+
+/* The handling whose Lua code is running; raises if there is none (while scripts are loaded). */
+struct handling *handling_of(struct lua_State *L);
+
+/* Yields until the operation on `tx`, begun with handling_on_tx as `done`, has finished; `k` then
+ * continues. Call vm_check_wait() before beginning the operation. */
+int handling_wait(struct lua_State *L, struct handling *handling, struct tx *tx,
+                  int (*k)(struct lua_State *L, int status, intptr_t context), intptr_t context);
+void handling_on_tx(struct tx *tx);
+
+/* Yields for `duration` microseconds. */
+int handling_sleep(struct lua_State *L, struct handling *handling, uint64_t duration,
+                   int (*k)(struct lua_State *L, int status, intptr_t context));
+
+/* Ends a transaction that is over, or not wanted any more (rolled back then). */
+void script_tx_end(struct script_tx *script_tx);
+
+#endif

@@ -1,0 +1,23 @@
+/* The files of core/lua, taken in by the assembler; LUA_FOLDER comes from meson.build. */
+#include "lua_modules.h"
+
+#include "lua_stamp.h"
+
+#define INCLUDE_FILE(symbol, file)                                                                 \
+    __asm__(".section .rodata\n" #symbol ":\n.incbin \"" LUA_FOLDER "/" file "\"\n" #symbol        \
+            "_end:\n.byte 0\n.previous\n");                                                        \
+    extern const char symbol[], symbol##_end[]
+
+INCLUDE_FILE(lua_moonpool, "moonpool.lua");
+INCLUDE_FILE(lua_database, "database.lua");
+INCLUDE_FILE(lua_validation, "validation.lua");
+INCLUDE_FILE(lua_schema, "schema.lua");
+
+const struct lua_module lua_modules[] = {
+    {"moonpool", lua_moonpool, lua_moonpool_end},
+    {"moonpool.database", lua_database, lua_database_end},
+    {"moonpool.validation", lua_validation, lua_validation_end},
+    {"moonpool.schema", lua_schema, lua_schema_end},
+};
+
+const size_t lua_module_count = sizeof lua_modules / sizeof *lua_modules;
