@@ -1,9 +1,10 @@
-/* The HTTP edge: libmicrohttpd driven from the worker's loop. Turns bytes into requests and responses
- * into bytes; knows routes and scripts only as the three callbacks below. */
+/* The HTTP edge: libmicrohttpd driven from the worker's loop. Turns bytes into requests and
+ * responses into bytes; knows routes and scripts only as the three callbacks below. */
 #ifndef MOONPOOL_HTTP_H
 #define MOONPOOL_HTTP_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct error;
@@ -16,9 +17,9 @@ struct http_handler {
     int (*on_headers)(void *context, struct request *request);
     /* The body is there too. The response comes by request_done(), now or later. */
     void (*on_request)(void *context, struct request *request);
-    /* The request is over: answered, or its client is gone, or its deadline has passed (the edge has
-     * answered for it then). Gives back whatever it holds; the edge frees it afterwards. Called for
-     * each request for which on_headers() was called, exactly once. */
+    /* The request is over: answered, or its client is gone, or its deadline has passed (the edge
+     * has answered for it then). Gives back whatever it holds; the edge frees it afterwards. Called
+     * for each request for which on_headers() was called, exactly once. */
     void (*on_end)(void *context, struct request *request);
     /* The deadline has passed while the application had it. Fills in the response and calls
      * request_done(), or moves `deadline` on (a COMMIT is on its way) and returns. */

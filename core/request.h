@@ -13,35 +13,30 @@
 #include "error.h"
 #include "list.h"
 #include "router.h"
+#include "times.h"
 
+/* Both live as long as the request: in its arena, or with the edge. */
 struct header {
-    const char *name;  /* arena */
-    const char *value; /* arena */
+    const char *name;
+    const char *value;
 };
 
 struct response {
-    int status;         /* 0 until there is one */
-    struct buffer body; /* owned by the request */
+    int status;               /* 0 until there is one */
+    struct buffer body;       /* owned by the request */
     const char *content_type; /* arena or static; NULL if there is no body */
     struct header *headers;   /* arena */
     size_t header_count;
     size_t header_capacity;
 };
 
-/* Where the time went, in microseconds; for the access log and the metrics. */
-struct request_times {
-    uint64_t queued;   /* waiting for its turn at a serialised transaction */
-    uint64_t pool;     /* waiting for a connection */
-    uint64_t database; /* waiting for PostgreSQL */
-};
-
 struct request {
     struct arena arena;
-    const char *id;     /* arena; from X-Request-Id if that is sane, else made here */
-    const char *method; /* arena */
-    const char *path;   /* arena; still percent-encoded, without the query */
-    const char *query;  /* arena; still percent-encoded, without '?'; "" if there is none */
-    const char *client; /* arena; address of the peer */
+    const char *id;         /* arena; from X-Request-Id if that is sane, else made here */
+    const char *method;     /* the edge's; lives as long as the request */
+    const char *path;       /* arena; still percent-encoded, without the query */
+    const char *query;      /* arena; still percent-encoded, without '?'; "" if there is none */
+    const char *client;     /* the edge's; address of the peer */
     struct header *headers; /* arena */
     size_t header_count;
     struct buffer body; /* owned */
@@ -68,6 +63,9 @@ struct request {
 /* Heap; frees with request_destroy(), once nothing else holds it. */
 struct request *request_create(void);
 void request_destroy(struct request *request);
+
+/* Makes it as new but keeps some of its memory, so that the next request needs no allocation. */
+void request_reset(struct request *request);
 
 /* The value of the first header with this name, in any case; NULL if there is none. */
 const char *request_header(const struct request *request, const char *name);

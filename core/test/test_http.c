@@ -1,0 +1,606 @@
+/* The HTTP edge over real sockets: a child process serves a toy application, this one is its
+ * client. */
+#include "http.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "list.h"
+#include "loop.h"
+#include "request.h"
+
+#include "test.h"
+
+enum { BODY_LIMIT = 1000, BIG_BODY = 8 * 1024 * 1024 };
+#define DEADLINE MILLISECONDS(400)
+
+/* -- The server -- */
+
+struct server {
+    struct loop loop;
+    struct http *http;
+    struct watch control; /* 'd': drain, 'q': quit */
+    bool quit;
+    unsigned begun, ended, gone;
+};
+
+/* A request that is answered later. */
+struct parked {
+    struct timer timer;
+    struct request *request;
+    struct server *server;
+    unsigned deadlines; /* how often its deadline has passed */
+};
+
+static void answer(struct request *request, int status, const char *text)
+{
+    request->response.status = status;
+    request->response.content_type = "text/plain";
+    buffer_append_text(&request->response.body, text);
+    request_done(request);
+}
+
+static void on_wait_over(struct timer *timer)
+{
+    answer(list_entry(timer, struct parked, timer)->request, 200, "waited");
+}
+
+static void park(struct server *server, struct request *request, uint64_t milliseconds)
+{
+    struct parked *parked = arena_zalloc(&request->arena, sizeof *parked);
+    parked->request = request;
+    parked->server = server;
+    request->handling = (struct handling *)parked;
+    if (milliseconds) {
+        loop_arm(&server->loop, &parked->timer, clock_now() + MILLISECONDS(milliseconds),
+                 on_wait_over);
+    }
+}
+
+static void show(struct request *request)
+{
+    const char *word = request_header(request, "x-word");
+    char text[512];
+    snprintf(text, sizeof text, "%s %s ? %s from %s word %s id %s", request->method, request->path,
+             request->query, request->client, word ? word : "", request->id);
+    request_add_header(request, "X-Good", "yes");
+    request_add_header(request, "X-Bad", "a\r\nX-Forged: 1");
+    request_add_header(request, "Content-Length", "3");
+    request_add_header(request, "Content-Type", "text/x-shown");
+    answer(request, 200, text);
+}
+
+static void echo(struct request *request)
+{
+    buffer_append(&request->response.body, request->body.data, request->body.length);
+    answer(request, 200, "");
+}
+
+static void big(struct request *request)
+{
+    memset(buffer_reserve(&request->response.body, BIG_BODY), 'x', BIG_BODY);
+    request->response.body.length = BIG_BODY;
+    answer(request, 200, "");
+}
+
+static void count(struct server *server, struct request *request)
+{
+    char text[64];
+    snprintf(text, sizeof text, "begun %u ended %u gone %u open %u held %u", server->begun,
+             server->ended, server->gone, http_connections(server->http),
+             http_requests(server->http));
+    answer(request, 200, text);
+}
+
+static int on_headers(void *context, struct request *request)
+{
+    struct server *server = context;
+    server->begun++;
+    if (strncmp(request->path, "/nothing", 8) == 0) {
+        struct error err;
+        error_set(&err, ERROR_NOT_FOUND, "no such path");
+        request_fail(request, &err, NULL);
+        return -1;
+    }
+    return 0;
+}
+
+static void on_request(void *context, struct request *request)
+{
+    struct server *server = context;
+    const char *path = request->path;
+    if (strcmp(path, "/echo") == 0) {
+        echo(request);
+    } else if (strcmp(path, "/big") == 0) {
+        big(request);
+    } else if (strcmp(path, "/count") == 0) {
+        count(server, request);
+    } else if (strcmp(path, "/empty") == 0) {
+        answer(request, 204, "dropped");
+    } else if (strcmp(path, "/wait") == 0) {
+        park(server, request, (uint64_t)atoi(request->query));
+    } else {
+        show(request);
+    }
+}
+
+static void on_end(void *context, struct request *request)
+{
+    struct server *server = context;
+    struct parked *parked = (struct parked *)request->handling;
+    server->ended++;
+    if (parked) {
+        loop_disarm(&server->loop, &parked->timer);
+    }
+}
+
+static void on_deadline(void *context, struct request *request)
+{
+    struct parked *parked = (struct parked *)request->handling;
+    struct error err;
+    parked->deadlines++;
+    if (strcmp(request->query, "0&extend") == 0 && parked->deadlines == 1) {
+        request->deadline += MILLISECONDS(100);
+        return;
+    }
+    error_set(&err, ERROR_DEADLINE, "passed %u times", parked->deadlines);
+    request_fail(request, &err, NULL);
+    request_done(request);
+}
+
+static void on_client_gone(void *context, struct request *request)
+{
+    struct server *server = context;
+    server->gone++;
+}
+
+static void on_control(struct watch *watch, uint32_t events)
+{
+    struct server *server = list_entry(watch, struct server, control);
+    char order = 'q';
+    if (read(watch->fd, &order, 1) == 1 && order == 'd') {
+        http_drain(server->http);
+    } else {
+        server->quit = true;
+    }
+}
+
+static int serve(int listen_fd, int control_fd)
+{
+    struct server server = {.control.fd = -1};
+    struct error err;
+    struct http_options options = {
+        .listen_fd = listen_fd, .deadline = DEADLINE, .body_limit = BODY_LIMIT, .access_log = true};
+    struct http_handler handler = {on_headers,  on_request,     on_end,
+                                   on_deadline, on_client_gone, &server};
+    if (loop_init(&server.loop, &err) != 0) {
+        return 2;
+    }
+    server.http = http_create(&server.loop, &options, &handler, &err);
+    if (!server.http) {
+        return 3;
+    }
+    loop_add(&server.loop, &server.control, control_fd, EPOLLIN, on_control);
+    while (!server.quit) {
+        loop_wait(&server.loop, http_next(server.http));
+        http_run(server.http);
+    }
+    http_destroy(server.http);
+    loop_finish(&server.loop);
+    bool listening = fcntl(listen_fd, F_GETFD) >= 0;
+    return server.begun == server.ended && listening ? 0 : 4;
+}
+
+/* -- The client -- */
+
+static int port;
+static char reply[64 * 1024];
+
+static int dial(void)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_port = htons((uint16_t)port),
+                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct timeval patience = {.tv_sec = 5};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    if (connect(fd, (struct sockaddr *)&address, sizeof address) != 0) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+static void say(int fd, const char *text)
+{
+    send(fd, text, strlen(text), MSG_NOSIGNAL);
+}
+
+/* Reads one answer by its Content-Length into `reply`; false at the end of the connection. */
+static bool hear(int fd, bool head)
+{
+    size_t used = 0;
+    size_t wanted = 0;
+    while (!wanted || used < wanted) {
+        ssize_t n = recv(fd, reply + used, sizeof reply - 1 - used, 0);
+        if (n <= 0) {
+            break;
+        }
+        used += (size_t)n;
+        reply[used] = '\0';
+        const char *end = strstr(reply, "\r\n\r\n");
+        const char *length = strcasestr(reply, "\r\nContent-Length: ");
+        if (end) {
+            size_t body = length && !head ? strtoull(length + 18, NULL, 10) : 0;
+            wanted = (size_t)(end - reply) + 4 + body;
+        }
+    }
+    reply[used] = '\0';
+    return wanted && used >= wanted;
+}
+
+static bool is_closed(int fd)
+{
+    char c;
+    return recv(fd, &c, 1, 0) <= 0;
+}
+
+static int status(void)
+{
+    return strncmp(reply, "HTTP/1.1 ", 9) == 0 ? atoi(reply + 9) : 0;
+}
+
+static void ask(int fd, const char *request)
+{
+    say(fd, request);
+    hear(fd, strncmp(request, "HEAD", 4) == 0);
+}
+
+static const char *body(void)
+{
+    const char *end = strstr(reply, "\r\n\r\n");
+    return end ? end + 4 : "";
+}
+
+#define GET(target) "GET " target " HTTP/1.1\r\nHost: a\r\n\r\n"
+#define POST(target, headers) "POST " target " HTTP/1.1\r\nHost: a\r\n" headers "\r\n"
+
+/* Each row on a connection of its own. */
+static const struct {
+    const char *name;
+    const char *request;
+    int status;
+    const char *text; /* somewhere in the answer */
+    bool closed;      /* afterwards */
+} rows[] = {
+    {"a plain request", GET("/a%2Fb?x=%31&y"), 200, "GET /a%2Fb ? x=%31&y from 127.0.0.1", false},
+    {"an id is made", GET("/"), 200, "X-Request-Id: ", false},
+    {"a sane id is taken over", "GET / HTTP/1.1\r\nHost: a\r\nx-request-id: A-1._\r\n\r\n", 200,
+     "id A-1._", false},
+    {"the absolute form of a target", GET("http://a:1/p?q"), 200, "GET /p ? q ", false},
+    {"headers of the handler", GET("/"), 200, "X-Good: yes", false},
+    {"its content type", GET("/"), 200, "Content-Type: text/x-shown", false},
+    {"a body", POST("/echo", "Content-Length: 5\r\n") "hello", 200, "\r\n\r\nhello", false},
+    {"a chunked body",
+     POST("/echo", "Transfer-Encoding: chunked\r\n") "2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n", 200,
+     "\r\n\r\nhello", false},
+    {"an answer without body", GET("/empty"), 204, "X-Request-Id: ", false},
+    {"a short wait", GET("/wait?2"), 200, "waited", false},
+    {"a long wait", GET("/wait?60"), 200, "waited", false},
+    {"a refusal by the handler", GET("/nothing"), 404, "/problems/not-found", false},
+    {"a refused request with a body", POST("/nothing", "Content-Length: 5\r\n") "hello", 404,
+     "/problems/not-found", false},
+    {"an announced body that is much too large", POST("/echo", "Content-Length: 100000\r\n"), 413,
+     "/problems/body-too-large", true},
+    {"a client that asks before it sends",
+     POST("/echo", "Content-Length: 1001\r\nExpect: 100-continue\r\n"), 413,
+     "/problems/body-too-large", true},
+    {"two lengths", POST("/echo", "Content-Length: 5\r\nContent-Length: 6\r\n") "hello", 400,
+     "/problems/malformed", true},
+    {"the same length twice", POST("/echo", "Content-Length: 5\r\nContent-Length: 5\r\n") "hello",
+     400, "/problems/malformed", true},
+    {"a length and chunks",
+     POST("/echo", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n") "0\r\n\r\n", 400,
+     "/problems/malformed", true},
+    {"another transfer encoding", POST("/echo", "Transfer-Encoding: gzip, chunked\r\n"), 400,
+     "/problems/malformed", true},
+    {"chunks in HTTP/1.0", "POST /echo HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400,
+     "/problems/malformed", true},
+    {"two hosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, "/problems/malformed", true},
+    {"no host", "GET / HTTP/1.1\r\n\r\n", 400, "", true},
+    {"a space before the colon", POST("/echo", "Content-Length : 5\r\n") "hello", 400, "", true},
+    {"the deadline of a handler", GET("/wait?0"), 504, "passed 1 times", false},
+    {"a deadline that is moved on", GET("/wait?0&extend"), 504, "passed 2 times", false},
+    {"a body that never comes", POST("/echo", "Content-Length: 5\r\n") "he", 408,
+     "/problems/request-timeout", true},
+    {"headers that never end", "GET /slow HTTP/1.1\r\nHost: a\r\n", 408, "\"instance\":\"/slow\"",
+     true},
+};
+
+static void test_rows(void)
+{
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        int fd = dial();
+        ask(fd, rows[i].request);
+        check_int(status(), rows[i].status, "%s: status", rows[i].name);
+        if (!check(strstr(reply, rows[i].text), "%s: answer", rows[i].name)) {
+            printf("# wanted: %s\n# %s\n", rows[i].text, reply);
+        }
+        if (rows[i].closed) {
+            check(is_closed(fd), "%s: the connection is closed", rows[i].name);
+        } else {
+            ask(fd, GET("/next"));
+            check(strstr(reply, "GET /next"), "%s: the connection goes on", rows[i].name);
+        }
+        close(fd);
+    }
+}
+
+static void test_answers(void)
+{
+    int fd = dial();
+    ask(fd, "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
+    check(strstr(reply, "Content-Length: ") && !strstr(reply, "Content-Length: 0"),
+          "HEAD tells the length");
+    check_text(body(), "", "and sends no body");
+    ask(fd, GET("/"));
+    check(!strcasestr(reply, "X-Forged") && !strstr(reply, "Content-Length: 3\r"),
+          "a header cannot be forged");
+    say(fd, GET("/1") GET("/2"));
+    hear(fd, false);
+    const char *second = strstr(reply, "GET /2");
+    check(strstr(reply, "GET /1") && (second || (hear(fd, false) && strstr(reply, "GET /2"))),
+          "pipelined requests are answered in order");
+    close(fd);
+}
+
+static void test_long_target(void)
+{
+    static char request[9 * 1024 + 64];
+    char *end = stpcpy(request, "GET /");
+    memset(end, 'a', 9 * 1024);
+    stpcpy(end + 9 * 1024, " HTTP/1.1\r\nHost: a\r\n\r\n");
+    int fd = dial();
+    ask(fd, request);
+    check_int(status(), 414, "a long URI: status");
+    check(strstr(reply, "/problems/uri-too-long"), "a long URI: answer");
+    ask(fd, GET("/next"));
+    check_int(status(), 200, "a long URI: the connection goes on");
+    close(fd);
+}
+
+/* Sends chunks of 500 bytes. */
+static void say_chunks(int fd, unsigned chunks)
+{
+    char chunk[512];
+    say(fd, POST("/echo", "Transfer-Encoding: chunked\r\n"));
+    snprintf(chunk, sizeof chunk, "1f4\r\n%0500d\r\n", 0);
+    for (unsigned i = 0; i < chunks; i++) {
+        say(fd, chunk);
+    }
+}
+
+static void test_large_bodies(void)
+{
+    static char request[4096];
+    int fd = dial();
+    snprintf(request, sizeof request, "%s%03000d", POST("/echo", "Content-Length: 3000\r\n"), 0);
+    ask(fd, request);
+    check_int(status(), 413, "a body over the limit is read and refused");
+    snprintf(request, sizeof request, "%s%01000d", POST("/echo", "Content-Length: 1000\r\n"), 0);
+    ask(fd, request);
+    check_int(status(), 200, "a body of exactly the limit is taken, on the same connection");
+    say_chunks(fd, 3);
+    ask(fd, "0\r\n\r\n");
+    check_int(status(), 413, "chunks over the limit are read and refused");
+    say_chunks(fd, 100);
+    hear(fd, false);
+    check_int(status(), 413, "endless chunks are cut off with an answer");
+    check(is_closed(fd), "and the connection is closed");
+    close(fd);
+}
+
+static void wait_for(const char *what, const char *text)
+{
+    int fd = dial();
+    for (int i = 0; i < 200; i++) {
+        ask(fd, GET("/count"));
+        if (strstr(body(), text)) {
+            break;
+        }
+        poll(NULL, 0, 10);
+    }
+    check(strstr(body(), text), "%s: %s", what, body());
+    close(fd);
+}
+
+static void hang_up(int fd, bool reset)
+{
+    struct linger at_once = {.l_onoff = 1};
+    if (reset) {
+        setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+    }
+    close(fd);
+}
+
+/* Hangs up while the application has the request. */
+static void test_client_gone(void)
+{
+    int fd = dial();
+    say(fd, GET("/wait?350"));
+    poll(NULL, 0, 60);
+    hang_up(fd, false);
+    wait_for("a client that hangs up while it waits is noticed", "gone 1 open 1 held 1");
+    fd = dial();
+    say(fd, GET("/wait?350"));
+    hang_up(fd, true);
+    wait_for("and one that resets its connection", "gone 2 open 1 held 1");
+    fd = dial();
+    say(fd, POST("/echo", "Content-Length: 5\r\n") "he");
+    hang_up(fd, false);
+    wait_for("one that leaves its body unfinished needs no handler", "gone 2 open 1 held 1");
+}
+
+static void test_many(void)
+{
+    enum { MANY = 400 };
+    int fds[MANY];
+    int good = 0;
+    for (int i = 0; i < MANY; i++) {
+        fds[i] = dial();
+        say(fds[i], i % 2 ? GET("/wait?100") : GET("/wait?5"));
+    }
+    for (int i = 0; i < MANY; i++) {
+        good += hear(fds[i], false) && status() == 200;
+        close(fds[i]);
+    }
+    check_int(good, MANY, "many requests wait at the same time");
+}
+
+/* Asks for a large answer and does not read it. */
+static int start_slow_reader(void)
+{
+    int fd = dial();
+    int small = 4096;
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+    say(fd, GET("/big"));
+    return fd;
+}
+
+static void test_slow_reader(int fd, uint64_t begun)
+{
+    struct pollfd end = {.fd = fd, .events = 0};
+    poll(&end, 1, 14000);
+    uint64_t took = clock_now() - begun;
+    check(took > SECONDS(9) && took < SECONDS(12), "a client that does not read is cut off");
+    close(fd);
+}
+
+static void test_big_answer(void)
+{
+    int fd = dial();
+    size_t total = 0;
+    say(fd, "GET /big HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    for (ssize_t n = 1; n > 0; total += (size_t)n) {
+        n = recv(fd, reply, sizeof reply, 0);
+        n = n > 0 ? n : 0;
+    }
+    check(total > BIG_BODY && total < BIG_BODY + 1000, "a large answer arrives whole");
+    close(fd);
+}
+
+static void test_drain(int control)
+{
+    int idle = dial();
+    int busy = dial();
+    ask(idle, GET("/"));
+    say(busy, GET("/wait?200"));
+    wait_for("one idle and one busy connection", "held 2");
+    check(write(control, "d", 1) == 1, "drain");
+    check(is_closed(idle), "an idle connection is closed");
+    check(hear(busy, false) && strcasestr(reply, "Connection: close"), "a busy one is answered");
+    check(is_closed(busy), "and then closed");
+    close(idle);
+    close(busy);
+}
+
+static int listen_somewhere(void)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof address;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (bind(fd, (struct sockaddr *)&address, size) != 0 || listen(fd, 1024) != 0) {
+        return -1;
+    }
+    getsockname(fd, (struct sockaddr *)&address, &size);
+    port = ntohs(address.sin_port);
+    return fd;
+}
+
+/* Starts a server in a child; the control pipe is its only tie. */
+static pid_t start(int listen_fd, int *ret_control)
+{
+    int ends[2];
+    if (pipe(ends) != 0) {
+        exit(2);
+    }
+    fflush(stdout);
+    pid_t pid = fork();
+    if (pid == 0) {
+        close(ends[1]);
+        exit(serve(listen_fd, ends[0]));
+    }
+    close(ends[0]);
+    *ret_control = ends[1];
+    return pid;
+}
+
+static void check_exit(pid_t pid, const char *name)
+{
+    int how = -1;
+    waitpid(pid, &how, 0);
+    check(WIFEXITED(how) && WEXITSTATUS(how) == 0, "%s", name);
+}
+
+static void test_whole(void)
+{
+    int control;
+    int listen_fd = listen_somewhere();
+    pid_t pid = start(listen_fd, &control);
+    test_rows();
+    test_answers();
+    test_long_target();
+    test_large_bodies();
+    wait_for("all connections are given back", "open 1 held 1");
+    test_client_gone();
+    test_many();
+    test_big_answer();
+    test_drain(control);
+    close(control);
+    check_exit(pid, "the server ends, every request has ended once, the socket is still open");
+    close(listen_fd);
+}
+
+static void test_end_in_the_middle(void)
+{
+    int control;
+    int listen_fd = listen_somewhere();
+    pid_t pid = start(listen_fd, &control);
+    int polled = dial();
+    int suspended = dial();
+    int reading = dial();
+    say(suspended, GET("/wait?350"));
+    say(reading, POST("/echo", "Content-Length: 5\r\n") "he");
+    poll(NULL, 0, 50);
+    say(polled, GET("/wait?350"));
+    poll(NULL, 0, 5);
+    close(control);
+    check_exit(pid, "a server ends with requests in all states");
+    close(polled);
+    close(suspended);
+    close(reading);
+    close(listen_fd);
+}
+
+int main(void)
+{
+    int control;
+    int listen_fd = listen_somewhere();
+    pid_t pid = start(listen_fd, &control);
+    uint64_t begun = clock_now();
+    int slow = start_slow_reader();
+    test_whole();
+    test_end_in_the_middle();
+    test_slow_reader(slow, begun);
+    close(control);
+    check_exit(pid, "the server of the slow reader ends");
+    close(listen_fd);
+    return test_end();
+}
