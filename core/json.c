@@ -184,23 +184,22 @@ static bool accept(struct parser *parser, char c)
     return true;
 }
 
-/* Four hexadecimal digits. */
-static int parse_hex(struct parser *parser, uint32_t *ret_code)
+/* The value of four hexadecimal digits, or -1. */
+static int parse_hex(struct parser *parser)
 {
-    uint32_t code = 0;
+    int code = 0;
     for (int i = 0; i < 4; i++, parser->at++) {
         int c = peek(parser);
         int lower = c | 0x20;
         if (is_digit(c)) {
-            code = code * 16 + (uint32_t)(c - '0');
+            code = code * 16 + (c - '0');
         } else if (c >= 0 && lower >= 'a' && lower <= 'f') {
-            code = code * 16 + (uint32_t)(lower - 'a' + 10);
+            code = code * 16 + (lower - 'a' + 10);
         } else {
             return expected(parser, "four hexadecimal digits");
         }
     }
-    *ret_code = code;
-    return 0;
+    return code;
 }
 
 static void append_utf8(struct buffer *out, uint32_t code)
@@ -228,25 +227,27 @@ static void append_utf8(struct buffer *out, uint32_t code)
 /* What follows "\u" at `escape`: one code unit, or two that make a surrogate pair. */
 static int parse_unicode(struct parser *parser, const char *escape)
 {
-    uint32_t code, low = 0;
-    if (parse_hex(parser, &code)) {
+    int code = parse_hex(parser);
+    if (code < 0) {
         return -1;
     }
     if (code >= 0xd800 && code <= 0xdbff && parser->end - parser->at >= 2 &&
         memcmp(parser->at, "\\u", 2) == 0) {
         parser->at += 2;
-        if (parse_hex(parser, &low)) {
+        int low = parse_hex(parser);
+        if (low < 0) {
             return -1;
         }
         if (low >= 0xdc00 && low <= 0xdfff) {
-            append_utf8(parser->scratch, 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00));
+            append_utf8(parser->scratch,
+                        (uint32_t)(0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00)));
             return 0;
         }
     }
     if (code >= 0xd800 && code <= 0xdfff) {
         return fail(parser, ERROR_MALFORMED, escape, "half of a surrogate pair stands alone");
     }
-    append_utf8(parser->scratch, code);
+    append_utf8(parser->scratch, (uint32_t)code);
     return 0;
 }
 

@@ -28,12 +28,13 @@ struct json_handler {
 };
 
 /* Parses one JSON text. A number without fraction and exponent that fits is an int64; "-0" and all
- * others are doubles, correctly rounded. -1 with ERROR_MALFORMED and a message with line, column and
- * what was expected ("line 1, column 14: ..."); ERROR_INVALID for a number beyond the range of a
- * double, since its syntax is right. Refused: a byte order mark, bad UTF-8, lone surrogates, control
- * characters in strings, leading zeros, anything behind the value, nesting beyond JSON_DEPTH.
- * Duplicate keys are for the handler to notice. Strings with escapes are put together in `scratch`,
- * which is the caller's so that a callback may jump out (a Lua error) without leaking. */
+ * others are doubles, correctly rounded. -1 with ERROR_MALFORMED and a message with line, column
+ * and what was expected ("line 1, column 14: ..."); ERROR_INVALID for a number beyond the range of
+ * a double, since its syntax is right. Refused: a byte order mark, bad UTF-8, lone surrogates,
+ * control characters in strings, leading zeros, anything behind the value, nesting beyond
+ * JSON_DEPTH. Duplicate keys are for the handler to notice. Strings with escapes are put together
+ * in `scratch`, which is the caller's so that a callback may jump out (a Lua error) without
+ * leaking. */
 int json_parse(const char *text, size_t length, const struct json_handler *handler, void *context,
                struct buffer *scratch, struct error *err);
 
@@ -44,8 +45,8 @@ int json_write_string(struct buffer *out, const char *text, size_t length);
 void json_write_integer(struct buffer *out, int64_t value);
 
 /* The shortest text that reads back as the same double, without ".0" for whole numbers ("1", "-0",
- * "0.1", "1e+300"); with an exponent below 1e-6 and from 1e16 on, so that no double beyond the exact
- * integers reads back as one. -1, nothing written, for NaN and infinities. */
+ * "0.1", "1e+300"); with an exponent below 1e-6 and from 1e16 on, so that no double beyond the
+ * exact integers reads back as one. -1, nothing written, for NaN and infinities. */
 int json_write_number(struct buffer *out, double value);
 
 /* The text json_write_number() writes, NUL-terminated, for a finite value; returns its length. */
