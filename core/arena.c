@@ -106,7 +106,7 @@ void arena_reset(struct arena *arena)
 
 char *arena_bytes(struct arena *arena, size_t size)
 {
-    if ((size_t)(arena->end - arena->next) < size) {
+    if (!arena->chunks || (size_t)(arena->end - arena->next) < size) {
         add_chunk(arena, size);
     }
     char *memory = arena->next;
@@ -119,7 +119,7 @@ void *arena_alloc(struct arena *arena, size_t size)
 {
     size_t align = _Alignof(max_align_t);
     size_t skip = -(uintptr_t)arena->next & (align - 1);
-    if ((size_t)(arena->end - arena->next) < size + skip) {
+    if (!arena->chunks || (size_t)(arena->end - arena->next) < size + skip) {
         add_chunk(arena, size);
         skip = 0;
     }

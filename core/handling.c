@@ -211,10 +211,22 @@ static void finish(struct handling *handling)
     request_done(handling->request);
 }
 
+static void deadline_error(const struct handling *handling, struct error *err)
+{
+    if (handling->committed) {
+        error_set(err, ERROR_OUTCOME_UNKNOWN,
+                  "the transaction was committed, but its answer was not ready by the deadline");
+    } else if (handling->waiting_for) {
+        tx_deadline_error(handling->waiting_for, err);
+    } else {
+        error_set(err, ERROR_DEADLINE, "the deadline passed while the script was running");
+    }
+}
+
 static void fail_expired(struct handling *handling)
 {
     struct error err;
-    error_set(&err, ERROR_DEADLINE, "the deadline passed while the script was running");
+    deadline_error(handling, &err);
     fail_plainly(handling, &err);
 }
 
@@ -283,22 +295,13 @@ void handling_start(struct runner *runner, struct request *request)
     resume(handling, 1);
 }
 
-static void deadline_error(const struct handling *handling, struct error *err)
-{
-    if (handling->waiting_for) {
-        tx_deadline_error(handling->waiting_for, err);
-    } else {
-        error_set(err, ERROR_DEADLINE, "the deadline passed while the script was running");
-    }
-}
-
 void handling_expire(struct handling *handling)
 {
     if (handling->state == HANDLING_DONE) {
         return;
     }
     bool committing = handling->waiting_for && tx_is_committing(handling->waiting_for);
-    if (committing && !handling->granted_grace) {
+    if ((committing || handling->committed) && !handling->granted_grace) {
         handling->granted_grace = true;
         handling->request->deadline = handling->runner->loop->now + MILLISECONDS(COMMIT_GRACE_MS);
         return;
