@@ -1,5 +1,5 @@
-/* One lua_State: a reviewed standard library, a cap on memory, modules from a source snapshot, and an
- * end to code that runs too long. The only place that knows how Lua is interrupted. */
+/* One lua_State: a reviewed standard library, a cap on memory, modules from a source snapshot, and
+ * an end to code that runs too long. The only place that knows how Lua is interrupted. */
 #ifndef MOONPOOL_VM_H
 #define MOONPOOL_VM_H
 
@@ -14,6 +14,7 @@ struct source;
 struct vm {
     struct lua_State *lua;       /* owned */
     const struct source *source; /* borrowed while loading; NULL afterwards */
+    void *owner;                 /* borrowed; whatever its maker wants to find again by vm_of() */
     size_t memory;               /* bytes in use */
     size_t memory_limit;         /* bytes; beyond it Lua raises "not enough memory" */
 
@@ -21,9 +22,13 @@ struct vm {
     struct lua_State *volatile running; /* the innermost running thread; NULL when none runs */
     volatile uint64_t slice_end;        /* when it should let others run */
     volatile uint64_t deadline;         /* when it must end */
-    bool preempted;                     /* the last yield came from the hook */
-    bool interrupted;                   /* the deadline struck where a yield was impossible: the
-                                           error raised is sticky until vm_leave() */
+    /* The deadline struck where a yield was impossible: the error raised is sticky until the next
+     * vm_enter(). */
+    volatile bool interrupted;
+    bool preempted; /* the last yield came from the hook */
+    bool waiting;   /* the last yield was vm_wait()'s */
+    bool outward;   /* every resumer outside `running` can itself yield */
+    int depth;      /* inner coroutines around `running`; 0 is the scheduler's */
 };
 
 /* Makes the state with the reviewed library. NULL with ERROR_MEMORY. */
@@ -61,13 +66,17 @@ enum vm_outcome vm_resume(struct vm *vm, struct lua_State *thread, int count, ui
  * functions, watched by a short deadline. False if it is beyond repair and must be dropped. */
 bool vm_reset_thread(struct vm *vm, struct lua_State *thread);
 
-/* Yields `L` for an operation, with continuation `k`, all the way out of inner coroutines. Raises if
- * a C function in between forbids it ("cannot wait inside a ... callback"). Use: return vm_wait(...). */
+/* Raises unless `L` may wait: a C function in between may forbid it ("cannot wait for the database
+ * inside a callback of 'sort'"). To be called before an operation is begun. */
+void vm_check_wait(struct lua_State *L);
+
+/* Checks, then yields `L` for an operation, with continuation `k`, all the way out of inner
+ * coroutines. Use: return vm_wait(...). */
 int vm_wait(struct lua_State *L, int (*k)(struct lua_State *L, int status, intptr_t context),
             intptr_t context);
 
-/* Fills `err` (ERROR_SCRIPT, or ERROR_MEMORY) from the error value on top of L's stack, and pops it;
- * `traceback` may be NULL, else receives up to `size` bytes of traceback of L. */
+/* Fills `err` (ERROR_SCRIPT, or ERROR_MEMORY) from the error value on top of L's stack, and pops
+ * it; `traceback` may be NULL, else receives up to `size` bytes of traceback of L. */
 void vm_error(struct lua_State *L, struct error *err, char *traceback, size_t size);
 
 /* Starts the process's interrupter (a CPU-time timer and its signal) for the calling thread. */
