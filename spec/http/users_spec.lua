@@ -92,9 +92,10 @@ describe("POST /users", function()
 
   it("takes a name of 100 characters, however many bytes they are", function()
     local name = ("ż"):rep(100)
-    local answer = server:post("/users", new_user(name, 1))
+    local user = { username = name, score = 1, profile = { firstname = name, lastname = name } }
+    local answer = server:post("/users", user)
     assert.equal(201, answer.status, answer.body)
-    assert.equal(name, answer:json().username)
+    assert.same({ firstname = name, lastname = name }, answer:json().profile)
   end)
 end)
 

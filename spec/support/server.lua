@@ -10,6 +10,7 @@ local shell = require "spec.support.shell"
 
 local server = {}
 
+local PATIENCE = 60 -- seconds that a command may take
 local LOG_LINES = 40 -- of each server, shown when a spec fails
 
 ---@class server.Options
@@ -117,13 +118,15 @@ function Server:words(command, ...)
   return { environment.binary(), command, "--database", self.database, "--scripts", "scripts", "--sql", "sql", ... }
 end
 
----Runs another command of moonpool on the same folders and database: output and exit code.
+---Runs another command of moonpool on the same folders and database: output and exit code. One that
+---does not end is ended, with exit code 124.
 ---@param command string
 ---@param ... string flags
 ---@return string output
 ---@return integer code
 function Server:run(command, ...)
-  return shell.run("cd " .. shell.quote(self.folder) .. " && " .. shell.join(self:words(command, ...)))
+  local words = { "timeout", "-k", "5", PATIENCE, table.unpack(self:words(command, ...)) }
+  return shell.run("cd " .. shell.quote(self.folder) .. " && " .. shell.join(words))
 end
 
 ---Starts the process. server.start() does; a spec that stopped it may do it again.
