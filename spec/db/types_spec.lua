@@ -4,8 +4,9 @@ local SCRIPT = [[
 local app = require "moonpool"
 local json = require "json"
 
+-- The statement for a type is named after it, brackets and all made underscores.
 local function roundtrip(req)
-  return app.db:query_row(("select $1::%s as value"):format(req.params.type), req.body[1])
+  return app.db:query_row("value_" .. req.params.type:gsub("%W", "_"), req.body[1])
 end
 
 -- The value, in and out, as JSON.
@@ -19,12 +20,17 @@ end)
 
 -- What PostgreSQL says the value is.
 app.post("/text/{type}", function(req)
-  return 200, app.db:query_row(("select ($1::%s)::text as value"):format(req.params.type), req.body[1])
+  return 200, app.db:query_row("text_" .. req.params.type:gsub("%W", "_"), req.body[1])
+end)
+
+-- The same without a named statement: nothing is known of the type when the value is bound.
+app.post("/unnamed/{type}", function(req)
+  return 200, app.db:query_row(("select $1::%s as value"):format(req.params.type), req.body[1])
 end)
 
 app.get("/bytes", function()
   local bytes = "\0\1\xff\\'\n"
-  local row = app.db:query_row("select $1::bytea as value, encode($1::bytea, 'hex') as hex", bytes)
+  local row = app.db:query_row("get_bytes", bytes)
   return 200, { same = row.value == bytes, hex = row.hex }
 end)
 
@@ -58,6 +64,22 @@ app.get("/nil", function()
 end)
 ]]
 
+local TYPES = {
+  "int2", "int4", "int8", "float4", "float8", "numeric", "bool", "text", "varchar", "varchar(2)", "name", "json",
+  "jsonb", "int4[]", "int8[]", "float8[]", "text[]", "bool[]", "uuid", "date", "timestamp", "timestamptz", "bytea",
+}
+
+-- Two statements for each type: one that gives the value back, one that gives PostgreSQL's text of it.
+local function statements()
+  local parts = { "-- name: get_bytes :one\nselect $1::bytea as value, encode($1::bytea, 'hex') as hex;\n" }
+  for _, name in ipairs(TYPES) do
+    local suffix = name:gsub("%W", "_")
+    parts[#parts + 1] = ("-- name: value_%s :one\nselect $1::%s as value;\n"):format(suffix, name)
+    parts[#parts + 1] = ("-- name: text_%s :one\nselect ($1::%s)::text as value;\n"):format(suffix, name)
+  end
+  return table.concat(parts)
+end
+
 -- A path with the name of a type, brackets and all.
 local function path_of(prefix, type_name)
   return prefix .. type_name:gsub("%W", function(c) return ("%%%02X"):format(c:byte()) end)
@@ -67,7 +89,9 @@ describe("a value of type", function()
   local server
 
   setup(function()
-    server = support.server.start { app = false, scripts = { ["spec.lua"] = SCRIPT } }
+    server = support.server.start {
+      app = false, scripts = { ["spec.lua"] = SCRIPT }, sql = { ["spec.sql"] = statements() },
+    }
   end)
   teardown(function() server:stop() end)
 
@@ -97,7 +121,7 @@ describe("a value of type", function()
     { "uuid", '"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"' },
     { "date", '"2026-01-31"' },
     { "timestamptz", '"2026-01-31T12:34:56Z"' }, { "timestamptz", '"2026-01-31T12:34:56.123456Z"' },
-    { "timestamptz", '"1969-12-31T23:59:59.500000Z"' },
+    { "timestamptz", '"1969-12-31T23:59:59.5Z"' },
     { "int4", "null" }, { "text", "null" }, { "float8", "null" }, { "bool", "null" }, { "timestamptz", "null" },
     { "int4[]", "null" },
   } do
@@ -145,6 +169,16 @@ describe("a value of type", function()
   end
 
   for _, case in ipairs {
+    { "int4", "1" }, { "float8", "0.1" }, { "numeric", "12.5" }, { "bool", "true" }, { "text", '"x"' },
+    { "int4[]", "[1,2]" }, { "text[]", '["a","b"]' }, { "jsonb", '{"a":[1]}' }, { "int4", "null" },
+  } do
+    it(("%s goes in and out as %s in SQL text too"):format(case[1], case[2]), function()
+      local answer = server:post(path_of("/unnamed/", case[1]), "[" .. case[2] .. "]")
+      assert.equal(('{"value":%s}'):format(case[2]), answer.body)
+    end)
+  end
+
+  for _, case in ipairs {
     { "int2", "32768" }, { "int4", "2147483648" }, { "int4", '"abc"' }, { "int4", "1.5" }, { "bool", '"maybe"' },
     { "uuid", '"not-a-uuid"' }, { "date", '"2026-13-01"' }, { "text", '"a\\u0000b"' },
   } do
@@ -162,7 +196,9 @@ describe("a row", function()
   local server
 
   setup(function()
-    server = support.server.start { app = false, scripts = { ["spec.lua"] = SCRIPT } }
+    server = support.server.start {
+      app = false, scripts = { ["spec.lua"] = SCRIPT }, sql = { ["spec.sql"] = statements() },
+    }
   end)
   teardown(function() server:stop() end)
 
