@@ -159,7 +159,7 @@ static void load(struct app *app, const struct source *source)
 void app_boot(struct app *app, void (*booted)(struct app *app, const struct error *err))
 {
     app->booted = booted;
-    app->replaces = atomic_load(&app->slot->generation) != 0;
+    app->replaces = atomic_load(&app->slot->served);
     load(app, &app->shared->sources[atomic_load(&app->shared->good)]);
 }
 

@@ -50,6 +50,7 @@ struct shared_worker {
     _Atomic int32_t pid;          /* master; 0 while there is none */
     _Atomic uint64_t heartbeat;   /* worker: clock_now() of its last tick */
     _Atomic bool ready;           /* worker: a generation is serving */
+    _Atomic bool served;          /* worker: one in this slot has been ready once */
     _Atomic uint64_t generation;  /* worker: number of the generation it has decided on */
     _Atomic int load;             /* worker: enum shared_load for that generation */
     _Atomic uint32_t sessions;    /* pool, under `lock`: sessions it holds or is closing */

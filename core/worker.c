@@ -104,6 +104,7 @@ static void on_booted(struct app *app, const struct error *fault)
     } else {
         worker->state = WORKER_SERVING;
         atomic_store(&worker->slot->ready, true);
+        atomic_store(&worker->slot->served, true);
         shared_wake_master(worker->shared);
     }
 }
