@@ -147,11 +147,10 @@ end)
 describe("the access log", function()
   local function one_request(...)
     local server = support.server.start { scripts = { ["spec.lua"] = SCRIPT }, flags = { ... } }
+    finally(function() server:stop() end)
     local answer = server:get("/users?limit=1", { headers = { ["X-Request-Id"] = "spec-1" } })
     assert.equal(200, answer.status)
-    local line = server:wait_log("spec%-1")
-    server:stop()
-    return line, #answer.body
+    return server:wait_log("spec%-1"), #answer.body
   end
 
   it("has a line per request, as key=value", function()
@@ -183,10 +182,10 @@ describe("the log", function()
     local server = support.server.prepare {
       database = "postgresql://someone:geheim@127.0.0.1:1/nowhere", migrate = false, wait = false,
     }
+    finally(function() server:stop() end)
     server:launch()
     server:wait_serving()
     support.problem(server:get("/users"), 503)
     assert.is_nil(server:log():find("geheim", 1, true))
-    server:stop()
   end)
 end)

@@ -126,10 +126,10 @@ describe("moonpool migrate without a database", function()
     local server = support.server.prepare {
       migrate = false, database = "postgresql://someone:geheim@127.0.0.1:1/nowhere",
     }
+    finally(function() server:stop() end)
     local output, code = server:run("migrate")
     assert.equal(1, code, output)
     assert.is_nil(output:find("geheim", 1, true))
     assert.matches("127%.0%.0%.1", output)
-    server:stop()
   end)
 end)

@@ -121,6 +121,7 @@ end)
 describe("a session that was killed", function()
   it("is replaced without anyone noticing for long", function()
     local server = support.server.start { flags = { "--pool-max", "2" } }
+    finally(function() server:stop() end)
     assert.equal(200, server:get("/users").status)
     server.db:exec([[select pg_terminate_backend(pid) from pg_stat_activity
       where datname = current_database() and pid <> pg_backend_pid()]])
@@ -129,6 +130,5 @@ describe("a session that was killed", function()
       assert.is_true(answer.status == 200 or answer.status == 503, answer.body)
       return answer.status == 200
     end)
-    server:stop()
   end)
 end)

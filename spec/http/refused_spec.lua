@@ -126,9 +126,9 @@ describe("a body over the limit", function()
 
   it("is what --body-limit says", function()
     local small = support.server.start { flags = { "--body-limit", "100" } }
+    finally(function() small:stop() end)
     support.problem(small:post("/users", body_of(101)), 413, "body-too-large")
     support.problem(small:post("/users", body_of(100)), 422, "invalid")
-    small:stop()
   end)
 end)
 

@@ -187,9 +187,9 @@ describe("an error in a script in development mode", function()
     local server = support.server.start {
       scripts = { ["spec.lua"] = SCRIPT }, flags = { "--development" },
     }
+    finally(function() server:stop() end)
     local document = support.problem(server:get("/broken"), 500, "script-error")
     assert.matches("the inside of the script", document.detail)
-    server:stop()
   end)
 end)
 
