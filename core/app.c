@@ -148,8 +148,6 @@ static void load(struct app *app, const struct source *source)
     app->candidate = load_generation(source, app->config, &err);
     if (!app->candidate) {
         refuse(app, &err);
-    } else if (app->candidate->catalog.count == 0) {
-        take_over(app);
     } else {
         app->checking = true;
         load_check_start(&app->check, app->candidate, app->database, on_checked);

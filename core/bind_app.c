@@ -1,7 +1,7 @@
 /* Routes go into the generation whose scripts are being loaded. */
 #include "bind_app.h"
 
-#include <string.h>
+#include <stdbool.h>
 
 #include <lauxlib.h>
 #include <lua.h>
@@ -17,15 +17,25 @@
 
 enum { MOST_DEADLINE_S = 3600 };
 
+/* The place of the registration, which add_route() was given. */
+enum { WHERE = 3 };
+
+/* Raises with the script's place in front, rather than that of lua/moonpool.lua. */
+static int refuse(lua_State *L, const char *message)
+{
+    lua_pushfstring(L, "%s: %s", luaL_checkstring(L, WHERE), message);
+    return lua_error(L);
+}
+
 static uint64_t get_deadline(lua_State *L, int options)
 {
     if (lua_getfield(L, options, "deadline") == LUA_TNIL) {
         lua_pop(L, 1);
         return 0;
     }
-    lua_Number seconds = luaL_checknumber(L, -1);
+    lua_Number seconds = lua_tonumber(L, -1);
     if (!(seconds > 0 && seconds <= MOST_DEADLINE_S)) {
-        luaL_error(L, "deadline must be a number of seconds above 0, at most 3600");
+        refuse(L, "deadline must be a number of seconds above 0, at most 3600");
     }
     lua_pop(L, 1);
     return (uint64_t)(seconds * 1e6);
@@ -33,10 +43,10 @@ static uint64_t get_deadline(lua_State *L, int options)
 
 static size_t get_body_limit(lua_State *L, int options)
 {
-    lua_getfield(L, options, "body_limit");
-    lua_Integer bytes = luaL_optinteger(L, -1, 0);
-    if (bytes < 0) {
-        luaL_error(L, "body_limit must be a number of bytes");
+    bool given = lua_getfield(L, options, "body_limit") != LUA_TNIL;
+    lua_Integer bytes = lua_tointeger(L, -1);
+    if (given && bytes <= 0) {
+        refuse(L, "body_limit must be a whole number of bytes above 0");
     }
     lua_pop(L, 1);
     return (size_t)bytes;
@@ -55,7 +65,7 @@ static int add_route(lua_State *L)
     luaL_checktype(L, 4, LUA_TTABLE);
     luaL_checktype(L, 5, LUA_TFUNCTION);
     if (!generation->vm->source) {
-        return luaL_error(L, "routes are registered while the scripts are loaded, not later");
+        return refuse(L, "routes are registered while the scripts are loaded, not later");
     }
     struct route *route = arena_zalloc(&generation->arena, sizeof *route);
     route->pattern = keep(generation, L, 2);
@@ -64,7 +74,7 @@ static int add_route(lua_State *L)
     route->body_limit = get_body_limit(L, 4);
     if (router_add(generation->router, luaL_checkstring(L, 1), route->pattern, route->where, route,
                    &err) != 0) {
-        return luaL_error(L, "%s", err.message);
+        return refuse(L, err.message);
     }
     lua_settop(L, 5);
     route->function = luaL_ref(L, LUA_REGISTRYINDEX);

@@ -74,9 +74,6 @@ static int run_check(struct checker *checker, const struct config *config, struc
 static int check_statements(const struct config *config, struct shared *shared,
                             struct generation *generation, struct error *err)
 {
-    if (generation->catalog.count == 0) {
-        return 0;
-    }
     struct checker *checker = calloc(1, sizeof *checker);
     if (!checker) {
         return error_set(err, ERROR_MEMORY, "out of memory");

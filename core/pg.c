@@ -125,7 +125,9 @@ static void lost_with_message(struct pg *pg, const char *what)
 
 static void on_lost_later(struct timer *timer)
 {
-    lost_with_message(pg_of_timer(timer), "the connection to PostgreSQL was lost");
+    struct pg *pg = pg_of_timer(timer);
+    lost_with_message(pg, pg->was_open ? "the connection to PostgreSQL was lost"
+                                       : "could not connect to PostgreSQL");
 }
 
 /* For calls that must not call back: the loss is told from the loop. */
@@ -416,7 +418,7 @@ static void read_setup(struct pg *pg)
 static void watch_connecting(struct pg *pg, uint32_t events)
 {
     if (loop_add(pg->loop, &pg->watch, PQsocket(pg->conn), events, on_socket) != 0) {
-        lost_with_message(pg, "could not connect");
+        lost_with_message(pg, "could not connect to PostgreSQL");
     }
 }
 
@@ -437,7 +439,7 @@ static void step_connecting(struct pg *pg)
         }
         break;
     default:
-        lost_with_message(pg, "could not connect");
+        lost_with_message(pg, "could not connect to PostgreSQL");
     }
 }
 

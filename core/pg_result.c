@@ -75,7 +75,8 @@ void pg_result_error(const struct pg_result *result, struct error *err, int *ret
     const char *detail = field(result, PG_DIAG_MESSAGE_DETAIL);
     const char *hint = field(result, PG_DIAG_MESSAGE_HINT);
     const char *primary = field(result, PG_DIAG_MESSAGE_PRIMARY);
-    error_set(err, error_from_sqlstate(sqlstate), "%s%s%s%s%s",
+    /* What libpq reports of its own has no SQLSTATE: the connection broke. */
+    error_set(err, *sqlstate ? error_from_sqlstate(sqlstate) : ERROR_UNAVAILABLE, "%s%s%s%s%s",
               *primary ? primary : PQresultErrorMessage(result), *detail ? ": " : "", detail,
               *hint ? "; hint: " : "", hint);
     snprintf(err->sqlstate, sizeof err->sqlstate, "%s", sqlstate);

@@ -109,13 +109,18 @@ static void write_member(struct request *request, const char *name, const char *
     }
 }
 
+static int status_of(const struct error *err)
+{
+    return err->status ? err->status : error_kind(err->code)->status;
+}
+
 static void write_problem(struct request *request, const struct error *err, const char *extra)
 {
     const struct error_kind *kind = error_kind(err->code);
     struct buffer *body = &request->response.body;
     buffer_printf(body, "{\"type\":\"/problems/%s\"", kind->slug);
     write_member(request, "title", kind->title);
-    buffer_printf(body, ",\"status\":%d", kind->status);
+    buffer_printf(body, ",\"status\":%d", status_of(err));
     write_member(request, "detail", err->message);
     write_member(request, "instance", request->path);
     write_member(request, "request_id", request->id);
@@ -129,7 +134,7 @@ void request_fail(struct request *request, const struct error *err, const char *
 {
     const struct error_kind *kind = error_kind(err->code);
     request->error = err->code;
-    request->response.status = kind->status;
+    request->response.status = status_of(err);
     request->response.content_type = "application/problem+json";
     request->response.header_count = 0;
     request->response.body.length = 0;
