@@ -394,7 +394,6 @@ static int go_on_commit(lua_State *L, int status, lua_KContext context)
 {
     struct script_tx *script_tx = (struct script_tx *)context;
     struct error err = script_tx->tx.error;
-    script_tx->handling->committed |= err.code == ERROR_NONE;
     script_tx_end(script_tx);
     return err.code == ERROR_NONE ? 0 : bind_error_raise(L, &err);
 }

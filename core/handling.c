@@ -215,7 +215,7 @@ static void deadline_error(const struct handling *handling, struct error *err)
 {
     if (handling->committed) {
         error_set(err, ERROR_OUTCOME_UNKNOWN,
-                  "the transaction was committed, but its answer was not ready by the deadline");
+                  "COMMIT was sent, but the answer to this request was not ready by its deadline");
     } else if (handling->waiting_for) {
         tx_deadline_error(handling->waiting_for, err);
     } else {
@@ -325,6 +325,11 @@ struct handling *handling_of(struct lua_State *L)
 void handling_on_tx(struct tx *tx)
 {
     struct script_tx *script_tx = list_entry((void *)tx, struct script_tx, tx);
+    if (tx->batch.commit) {
+        /* Noted before the script hears of it: the deadline may come first. */
+        script_tx->handling->committed |=
+            tx->error.code == ERROR_NONE || tx->error.code == ERROR_OUTCOME_UNKNOWN;
+    }
     make_ready(script_tx->handling);
 }
 

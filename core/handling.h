@@ -52,7 +52,7 @@ struct handling {
     struct script_tx statements; /* autocommit; `handling` is NULL until it is first used */
     struct tx *waiting_for;      /* the operation under way; NULL if none or a sleep */
     struct timer sleep;
-    bool committed;     /* a transaction of this request has been committed */
+    bool committed;          /* a transaction of this request was committed, or may have been */
     bool granted_grace;      /* the deadline was moved on because of a COMMIT */
     struct request **handle; /* the request's userdata; NULL once collected */
     struct buffer scratch;   /* owned; for callbacks that may raise */
