@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bulk.h"
 #include "pg_result.h"
 
 enum { FIRST_CAPACITY = 8, KEPT_CAPACITY = 1024 };
@@ -21,9 +22,17 @@ static void free_results(struct batch *batch)
     }
 }
 
-void batch_finish(struct batch *batch)
+static void free_items(struct batch *batch)
 {
     free_results(batch);
+    for (size_t i = 0; i < batch->count; i++) {
+        bulk_destroy(batch->items[i].bulk);
+    }
+}
+
+void batch_finish(struct batch *batch)
+{
+    free_items(batch);
     free(batch->items);
     arena_finish(&batch->arena);
     batch_init(batch);
@@ -31,7 +40,7 @@ void batch_finish(struct batch *batch)
 
 void batch_reset(struct batch *batch)
 {
-    free_results(batch);
+    free_items(batch);
     if (batch->capacity > KEPT_CAPACITY) {
         free(batch->items);
         batch->items = NULL;
@@ -44,6 +53,15 @@ void batch_reset(struct batch *batch)
     batch->isolate = false;
     batch->commit = false;
     memset(&batch->error, 0, sizeof batch->error);
+}
+
+void batch_seal(struct batch *batch)
+{
+    for (size_t i = 0; i < batch->count; i++) {
+        if (batch->items[i].bulk) {
+            bulk_finish(batch->items[i].bulk, batch->items[i].parameters);
+        }
+    }
 }
 
 void batch_rewind(struct batch *batch)

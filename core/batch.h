@@ -9,15 +9,11 @@
 
 #include "arena.h"
 #include "error.h"
+#include "parameter.h"
 
+struct bulk;
 struct pg_result; /* libpq's PGresult */
 struct statement;
-
-struct parameter {
-    const char *value; /* batch arena or static; NULL is SQL NULL */
-    int32_t length;    /* bytes */
-    bool binary;       /* PostgreSQL's binary format rather than text */
-};
 
 enum item_state {
     ITEM_QUEUED,
@@ -30,6 +26,7 @@ enum item_state {
 struct batch_item {
     const struct statement *statement; /* borrowed; outlives the batch's run */
     struct parameter *parameters;      /* batch arena */
+    struct bulk *bulk;                 /* owned; the rows of a :bulk statement, else NULL */
     struct pg_result *result; /* owned: the rows, or why it failed; NULL for a plain count */
     int64_t count;            /* rows affected or returned */
     const char *source;       /* batch arena: file that queued it; NULL for our own items */
@@ -55,6 +52,9 @@ void batch_finish(struct batch *batch);
 
 /* Empties it for reuse, freeing the results that are still there. */
 void batch_reset(struct batch *batch);
+
+/* Makes the rows of :bulk statements into their parameters. Nothing may be added afterwards. */
+void batch_seal(struct batch *batch);
 
 /* Makes it as it was before it was run, to be run again. */
 void batch_rewind(struct batch *batch);

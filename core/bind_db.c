@@ -14,6 +14,7 @@
 #include "bind_error.h"
 #include "bind_json.h"
 #include "bind_rows.h"
+#include "bulk.h"
 #include "error.h"
 #include "handling.h"
 #include "pgtype.h"
@@ -211,7 +212,7 @@ static void check_count(lua_State *L, const struct statement *statement, int cou
 static void raise_at_item(lua_State *L, const struct batch *batch, const struct batch_item *item,
                           struct error *err)
 {
-    err->item = batch->count + 1 - batch->hidden;
+    err->item = (size_t)(item - batch->items) + 1 - batch->hidden;
     snprintf(err->where, sizeof err->where, "%s:%d", item->source, item->line);
     if (item->statement->name) {
         snprintf(err->statement, sizeof err->statement, "%s", item->statement->name);
@@ -232,28 +233,82 @@ static void find_caller(lua_State *L, lua_Debug *caller)
     caller->currentline = 0;
 }
 
-/* Appends the statement at index 2 with the parameters behind it. If one of these is bad, the item
- * is taken out again before the error is raised. */
+/* Makes the values from index 3 on into `parameters`. */
+static int set_parameters(lua_State *L, struct script_tx *script_tx, struct batch *batch,
+                          struct batch_item *item, struct parameter *parameters, struct error *err)
+{
+    const struct statement *statement = item->statement;
+    for (uint16_t i = 0; i < item->parameter_count; i++) {
+        uint32_t type = item->bulk             ? bulk_element_type(item->bulk, i)
+                        : statement->described ? statement->parameter_types[i]
+                                               : 0;
+        if (set_parameter(L, i + 3, type, &parameters[i], batch, script_tx->handling, err) != 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* The batch's last item if this row belongs to it: rows of a :bulk statement are gathered as long
+ * as nothing else is queued between them, so that the order of statements stays that of the calls.
+ */
+static struct batch_item *open_bulk(struct batch *batch, const struct statement *statement,
+                                    int count)
+{
+    if (batch->count == batch->hidden) {
+        return NULL;
+    }
+    struct batch_item *last = &batch->items[batch->count - 1];
+    return last->statement == statement && last->bulk && last->parameter_count == count ? last
+                                                                                        : NULL;
+}
+
+static void queue_row(lua_State *L, struct script_tx *script_tx, struct batch *batch,
+                      const struct statement *statement, int count)
+{
+    struct error err;
+    struct batch_item *item = open_bulk(batch, statement, count);
+    if (!item) {
+        lua_Debug caller;
+        find_caller(L, &caller);
+        item = batch_add(batch, statement, (uint16_t)count, caller.short_src, caller.currentline);
+        item->bulk = bulk_create(statement, (uint16_t)count);
+    }
+    struct parameter *row = arena_zalloc(&batch->arena, (size_t)count * sizeof *row);
+    if (set_parameters(L, script_tx, batch, item, row, &err) != 0 ||
+        bulk_add(item->bulk, row, &err) != 0) {
+        raise_at_item(L, batch, item, &err);
+    }
+}
+
+static void queue_statement(lua_State *L, struct script_tx *script_tx, struct batch *batch,
+                            const struct statement *statement, int count)
+{
+    struct error err;
+    lua_Debug caller;
+    find_caller(L, &caller);
+    struct batch_item *item =
+        batch_add(batch, statement, (uint16_t)count, caller.short_src, caller.currentline);
+    /* Not part of the batch before it is whole: a bad parameter raises. */
+    batch->count--;
+    if (set_parameters(L, script_tx, batch, item, item->parameters, &err) != 0) {
+        raise_at_item(L, batch, item, &err);
+    }
+    batch->count++;
+}
+
+/* Appends the statement at index 2 with the parameters behind it. */
 static void queue(lua_State *L, struct script_tx *script_tx)
 {
     struct batch *batch = tx_batch(&script_tx->tx);
     const struct statement *statement = check_statement(L, script_tx, batch);
     int count = lua_gettop(L) - 2;
     check_count(L, statement, count);
-    lua_Debug caller;
-    find_caller(L, &caller);
-    struct batch_item item =
-        *batch_add(batch, statement, (uint16_t)count, caller.short_src, caller.currentline);
-    batch->count--;
-    for (int i = 0; i < count; i++) {
-        struct error err;
-        uint32_t type = statement->described ? statement->parameter_types[i] : 0;
-        if (set_parameter(L, i + 3, type, &item.parameters[i], batch, script_tx->handling, &err) !=
-            0) {
-            raise_at_item(L, batch, &item, &err);
-        }
+    if (statement->kind == STATEMENT_BULK) {
+        queue_row(L, script_tx, batch, statement, count);
+    } else {
+        queue_statement(L, script_tx, batch, statement, count);
     }
-    batch->count++;
 }
 
 /* Results. */

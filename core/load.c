@@ -18,6 +18,7 @@
 #include "generation.h"
 #include "lua_modules.h"
 #include "pg_result.h"
+#include "pgtype.h"
 #include "source.h"
 #include "statement.h"
 #include "vm.h"
@@ -120,6 +121,25 @@ static void take_description(struct generation *generation, const struct batch_i
     statement->described = true;
 }
 
+/* Types made by CREATE TYPE have oids from here on; whether one is an array is not known here. */
+enum { FIRST_USER_TYPE = 16384 };
+
+static void check_bulk(struct load_check *check, const struct statement *statement)
+{
+    for (uint16_t i = 0; statement->kind == STATEMENT_BULK && i < statement->parameter_count; i++) {
+        uint32_t type = statement->parameter_types[i];
+        if (type < FIRST_USER_TYPE && pgtype_classify(type, NULL) != PGTYPE_ARRAY &&
+            check->error.code == ERROR_NONE) {
+            error_set(
+                &check->error, ERROR_SCRIPT,
+                "parameter $%d of a :bulk statement must be an array: cast it, as in $%d::int[]",
+                i + 1, i + 1);
+            snprintf(check->error.where, sizeof check->error.where, "%s:%d", statement->file,
+                     statement->line);
+        }
+    }
+}
+
 static void on_described(struct tx *tx)
 {
     struct load_check *check = list_entry((void *)tx, struct load_check, tx);
@@ -128,6 +148,7 @@ static void on_described(struct tx *tx)
         const struct batch_item *item = &tx->batch.items[i];
         if (item->state == ITEM_DONE) {
             take_description(check->generation, item);
+            check_bulk(check, item->statement);
         } else if (item->state == ITEM_FAILED && item->result && check->error.code == ERROR_NONE &&
                    tx->error.code != ERROR_UNAVAILABLE) {
             refuse(check, item);

@@ -9,10 +9,10 @@
 #include <string.h>
 
 #include "arena.h"
-#include "batch.h"
 #include "buffer.h"
 #include "error.h"
 #include "json.h"
+#include "parameter.h"
 
 /* Oids of pg_type that never change (pg_type.dat). */
 enum {
@@ -116,6 +116,14 @@ static int out_of_range(const char *type, struct error *err)
     return error_set(err, ERROR_INVALID, "a value is out of range for type %s", type);
 }
 
+static void set_float8(struct parameter *parameter, double value, struct arena *arena)
+{
+    uint64_t bytes;
+    memcpy(&bytes, &value, sizeof bytes);
+    bytes = htobe64(bytes);
+    set_binary(parameter, &bytes, sizeof bytes, arena);
+}
+
 int pgtype_from_integer(struct parameter *parameter, uint32_t type, int64_t value,
                         struct arena *arena, struct error *err)
 {
@@ -141,6 +149,9 @@ int pgtype_from_integer(struct parameter *parameter, uint32_t type, int64_t valu
         set_binary(parameter, &bytes, sizeof bytes, arena);
         return 0;
     }
+    case FLOAT8:
+        set_float8(parameter, (double)value, arena);
+        return 0;
     default: {
         char text[24];
         int length = snprintf(text, sizeof text, "%" PRId64, value);
@@ -148,14 +159,6 @@ int pgtype_from_integer(struct parameter *parameter, uint32_t type, int64_t valu
         return 0;
     }
     }
-}
-
-static void set_float8(struct parameter *parameter, double value, struct arena *arena)
-{
-    uint64_t bytes;
-    memcpy(&bytes, &value, sizeof bytes);
-    bytes = htobe64(bytes);
-    set_binary(parameter, &bytes, sizeof bytes, arena);
 }
 
 static size_t format_number(char text[JSON_NUMBER_SIZE], double value)

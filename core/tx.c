@@ -254,6 +254,7 @@ static void run(struct tx *tx, void (*done)(struct tx *tx))
     tx->turn.granted = on_turn;
     tx->collecting = false;
     tx->retried = false;
+    batch_seal(&tx->batch);
     write_timeout(tx);
     if (tx->state == TX_OPEN) {
         start(tx);
