@@ -1,5 +1,6 @@
--- Output of the specs: a line per file with a mark per test, each failure below its file, and at the
--- end the counts "passed failed skipped" in the file that -Xoutput names.
+-- Output of the specs: a line per file with a mark per test, and each failure below its file. The file
+-- that -Xoutput names has the counts so far, "passed failed skipped", and the name of the test that
+-- runs, so that a run which hangs or crashes tells how far it came.
 
 local pretty = require "pl.pretty"
 
@@ -37,6 +38,13 @@ return function(options)
     shown.failures, shown.errors = #handler.failures, #handler.errors
   end
 
+  local function save(running)
+    local file = assert(io.open(counts_path, "w"))
+    file:write(("%d %d %d\n%s\n"):format(handler.successesCount,
+      handler.failuresCount + handler.errorsCount, handler.pendingsCount, running))
+    file:close()
+  end
+
   local function file_start(file)
     write("  ", file.name, " ")
     return nil, true
@@ -48,6 +56,11 @@ return function(options)
     return nil, true
   end
 
+  local function test_start(test)
+    save(handler.getFullName(test))
+    return nil, true
+  end
+
   local function test_end(_, _, status)
     write(MARKS[status] or "?")
     return nil, true
@@ -55,15 +68,13 @@ return function(options)
 
   local function suite_end()
     show_new_faults()
-    local file = assert(io.open(counts_path, "w"))
-    file:write(("%d %d %d\n"):format(
-      handler.successesCount, handler.failuresCount + handler.errorsCount, handler.pendingsCount))
-    file:close()
+    save("")
     return nil, true
   end
 
   busted.subscribe({ "file", "start" }, file_start)
   busted.subscribe({ "file", "end" }, file_end)
+  busted.subscribe({ "test", "start" }, test_start, { predicate = handler.cancelOnPending })
   busted.subscribe({ "test", "end" }, test_end, { predicate = handler.cancelOnPending })
   busted.subscribe({ "suite", "end" }, suite_end)
 

@@ -13,7 +13,7 @@ local NAMES = { "own header", "system", "library", "ours" }
 -- Third-party headers, and the files in which they may be included.
 local LUA_FILES = { "^vm", "^coroutine", "^handling", "^bind_", "^generation", "^check" }
 local HOMES = {
-  ["microhttpd.h"] = { "^http%.c$" },
+  ["microhttpd.h"] = { "^http[%w_]*%.c$" },
   ["libpq-fe.h"] = { "^pg", "^migrate%.c$" },
   ["lua.h"] = LUA_FILES,
   ["lauxlib.h"] = LUA_FILES,
