@@ -11,7 +11,7 @@ local OWN, SYSTEM, LIBRARY, OURS = 1, 2, 3, 4
 local NAMES = { "own header", "system", "library", "ours" }
 
 -- Third-party headers, and the files in which they may be included.
-local LUA_FILES = { "^vm", "^coroutine", "^handling", "^bind_", "^generation", "^check" }
+local LUA_FILES = { "^vm", "^coroutine", "^handling", "^bind_", "^load", "^generation", "^check" }
 local HOMES = {
   ["microhttpd.h"] = { "^http[%w_]*%.c$" },
   ["libpq-fe.h"] = { "^pg", "^migrate%.c$" },
@@ -140,7 +140,7 @@ local function check_upwards(path, includes, fault)
   end
   local own_rank = rank(order, file, {})
   for _, include in ipairs(includes) do
-    if not include.system and rank(order, include.name, {}) > own_rank then
+    if include.kind == OURS and rank(order, include.name, {}) > own_rank then
       fault(include, "%s stands below %s in %s", include.name, file, SOURCES)
     end
   end
