@@ -1,0 +1,114 @@
+/* What the files of the HTTP edge tell each other; everyone else includes http.h. libmicrohttpd's
+ * own header stays in those files: here are only names of its structs. */
+#ifndef MOONPOOL_HTTP_PARTS_H
+#define MOONPOOL_HTTP_PARTS_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "deadline.h"
+#include "error.h"
+#include "http.h"
+#include "list.h"
+#include "loop.h"
+
+struct MHD_Connection;
+struct MHD_Daemon;
+
+enum { ID_PREFIX = 9 }; /* eight random digits and a dash */
+
+/* A connection without a request. */
+#define IDLE_TIME SECONDS(75)
+
+struct http {
+    struct loop *loop; /* borrowed */
+    struct http_options options;
+    struct http_handler handler;
+    struct MHD_Daemon *daemon; /* owned */
+    struct watch watch;        /* MHD's epoll descriptor */
+    bool ready;                /* MHD has something to do */
+    bool draining;
+    struct list clients;
+    unsigned client_count;
+    unsigned handling; /* exchanges in the application's hands */
+    unsigned polled;   /* those of them that are not suspended */
+    bool body_moved;   /* in this run a piece of a body came; more may be there */
+    struct timer poll_timer;
+    struct list spare; /* exchanges for reuse */
+    unsigned spare_count;
+    char id_prefix[ID_PREFIX + 1];
+    uint64_t id_counter;
+};
+
+struct client {
+    struct http *http; /* borrowed */
+    struct list link;  /* on http->clients */
+    int fd;            /* borrowed from MHD */
+    char address[INET6_ADDRSTRLEN];
+    struct exchange *exchange; /* the current one, or NULL; owned */
+    struct watch watch;        /* for a hang-up while its request waits */
+    struct timer timer;
+    uint64_t due; /* when its patience ends */
+};
+
+enum stage { STAGE_HEADERS, STAGE_BODY, STAGE_HANDLING, STAGE_ANSWERED, STAGE_GONE };
+
+struct exchange {
+    struct request *request; /* owned */
+    struct client *client;   /* borrowed; outlives it */
+    struct MHD_Connection *connection;
+    struct list link; /* on http->spare while it waits for reuse */
+    enum stage stage;
+    bool known;           /* on_headers() was called, so on_end() must be */
+    bool polled;          /* MHD calls for it in each run */
+    bool suspended;       /* MHD leaves it alone until it is resumed */
+    bool broken;          /* where the next request begins cannot be told: close after the answer */
+    uint64_t handed_over; /* when the application got it */
+    uint64_t body_seen;   /* bytes, those thrown away included */
+    int status;           /* what the client was told; 0 if nothing */
+};
+
+/* http.c. The client's patience ends at `at`. */
+void client_set_due(struct client *client, uint64_t at);
+
+/* http_exchange.c. An exchange is made with its request line and kept for reuse at its end. */
+struct exchange *exchange_create(struct http *http);
+void exchange_recycle(struct http *http, struct exchange *exchange);
+void exchange_destroy(struct exchange *exchange);
+
+/* The one place that changes the stage. */
+void exchange_enter(struct exchange *exchange, enum stage stage);
+
+/* The application's request_done(). */
+void exchange_on_done(struct request *request);
+
+/* Gives the request to the application; false if it answered at once and MHD refuses the answer. */
+bool exchange_hand_over(struct exchange *exchange);
+
+/* The application still has it: polls, or suspends the connection. */
+void exchange_wait_on(struct exchange *exchange);
+
+/* http_request.c. The request line is there: MHD's earliest call. Returns the exchange it makes. */
+void *http_on_target(void *context, const char *target, struct MHD_Connection *connection);
+
+/* The headers are there: reads and judges them; false if MHD is to drop the connection. */
+bool exchange_begin(struct exchange *exchange, const char *method, const char *version);
+
+/* Takes a piece of the body; false if MHD is to drop the connection. */
+bool exchange_take_body(struct exchange *exchange, const char *data, size_t size);
+
+/* http_response.c. Fills in a response with a problem document. */
+void exchange_fail(struct exchange *exchange, enum error_code code, const char *message);
+
+/* Hands the response to MHD; false if MHD refuses it. */
+bool exchange_answer(struct exchange *exchange);
+
+/* Answers on the socket itself while MHD cannot, and closes it. */
+void exchange_answer_past_mhd(struct exchange *exchange);
+
+/* True if `text` may be a header's name (RFC 9110, section 5.6.2). */
+bool http_is_token(const char *text);
+
+#endif
