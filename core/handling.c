@@ -261,11 +261,7 @@ void runner_run(struct runner *runner)
 {
     struct list batch;
     list_init(&batch);
-    while (!list_is_empty(&runner->ready)) {
-        struct list *first = runner->ready.next;
-        list_remove(first);
-        list_append(&batch, first);
-    }
+    list_take(&batch, &runner->ready);
     while (!list_is_empty(&batch)) {
         struct handling *handling = list_entry(batch.next, struct handling, ready);
         list_remove(&handling->ready);

@@ -39,6 +39,19 @@ static inline void list_insert(struct list *before, struct list *item)
     before->prev = item;
 }
 
+/* Moves all elements of `from` to the end of `head`, keeping their order. */
+static inline void list_take(struct list *head, struct list *from)
+{
+    if (list_is_empty(from)) {
+        return;
+    }
+    from->next->prev = head->prev;
+    head->prev->next = from->next;
+    from->prev->next = head;
+    head->prev = from->prev;
+    list_init(from);
+}
+
 static inline void list_append(struct list *head, struct list *item)
 {
     list_insert(head, item);

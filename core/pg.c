@@ -92,21 +92,38 @@ static void free_connection(struct pg *pg)
     pipeline_finish(&pg->pipeline);
 }
 
+static void mark_lost(struct list *runs)
+{
+    struct list *item, *following;
+    list_for_each(item, following, runs)
+    {
+        list_entry(item, struct pg_run, link)->lost = true;
+    }
+}
+
+static void finish_runs(struct list *finished)
+{
+    while (!list_is_empty(finished)) {
+        struct pg_run *run = list_entry(finished->next, struct pg_run, link);
+        list_remove(&run->link);
+        run->done(run);
+    }
+}
+
 /* The session is gone without our doing. */
 static void lost(struct pg *pg, const struct error *err)
 {
-    struct pg_run *run = pg->run;
-    pg->run = NULL;
+    struct list failed;
     pg->failure = *err;
-    if (run) {
+    list_init(&failed);
+    if (pg->was_open) {
         pipeline_fail(&pg->pipeline, err);
-        run->lost = true;
+        list_take(&failed, &pg->pipeline.finished);
+        mark_lost(&failed);
     }
     free_connection(pg);
     set_state(pg, PG_CLOSED);
-    if (run) {
-        run->done(run);
-    }
+    finish_runs(&failed);
     pg->events->on_closed(pg, &pg->failure);
 }
 
@@ -193,7 +210,7 @@ void pg_close(struct pg *pg)
 
 /* Reading and writing. */
 
-static void flush(struct pg *pg)
+void pg_flush(struct pg *pg)
 {
     int left = PQflush(pg->conn);
     if (left < 0) {
@@ -201,14 +218,6 @@ static void flush(struct pg *pg)
         return;
     }
     loop_change(pg->loop, &pg->watch, left ? EPOLLIN | EPOLLOUT : EPOLLIN);
-}
-
-static void finish_run(struct pg *pg)
-{
-    struct pg_run *run = pg->run;
-    pg->run = NULL;
-    pg->pipeline.batch = NULL;
-    run->done(run);
 }
 
 /* Takes in what came, sends what that made room for. False if the session is lost. */
@@ -227,21 +236,34 @@ static bool turn_pipeline(struct pg *pg)
         lost_with_message(pg, "the connection to PostgreSQL was lost");
         return false;
     }
-    flush(pg);
+    pg_flush(pg);
     return true;
 }
 
 void pg_start(struct pg *pg, struct pg_run *run)
 {
-    assert(pg->state == PG_LENT && !pg->run);
-    pg->run = run;
-    run->lost = false;
-    pipeline_start(&pg->pipeline, run->batch);
+    assert(pg->state == PG_LENT);
+    pipeline_start(&pg->pipeline, run);
     if (pipeline_send(&pg->pipeline) != 0) {
         lost_later(pg);
-        return;
     }
-    flush(pg);
+}
+
+void pg_abandon(struct pg *pg, struct pg_run *run)
+{
+    assert(pg->state == PG_LENT);
+    if (pipeline_abandon(&pg->pipeline, run) != 0) {
+        lost_later(pg);
+    }
+}
+
+static int abandon_all(struct pipeline *pipeline)
+{
+    int code = 0;
+    while (code == 0 && !list_is_empty(&pipeline->runs)) {
+        code = pipeline_abandon(pipeline, list_entry(pipeline->runs.next, struct pg_run, link));
+    }
+    return code;
 }
 
 /* Cleaning. */
@@ -312,7 +334,7 @@ static void clean(struct pg *pg)
     } else if (pg_in_transaction(pg) && !pg->rolled_back) {
         pg->rolled_back = true;
         if (pipeline_send_own(&pg->pipeline, "rollback") == 0) {
-            flush(pg);
+            pg_flush(pg);
         } else {
             lost_later(pg);
         }
@@ -331,16 +353,13 @@ bool pg_release(struct pg *pg, bool cancel)
 {
     assert(pg->state == PG_LENT);
     bool losing = pg->timer.slot != 0; /* lost_later() is due */
-    pg->run = NULL;
     if (!losing && is_clean(pg)) {
-        pg->pipeline.batch = NULL;
         set_state(pg, PG_IDLE);
         return true;
     }
     bool busy = !pipeline_is_idle(&pg->pipeline);
     pg->state = PG_CLEANING;
-    if (losing || pipeline_abandon(&pg->pipeline) != 0) {
-        pg->pipeline.batch = NULL;
+    if (abandon_all(&pg->pipeline) != 0 || losing) {
         lost_later(pg);
         return false;
     }
@@ -349,7 +368,7 @@ bool pg_release(struct pg *pg, bool cancel)
     if (busy && cancel) {
         begin_cancel(pg);
     }
-    flush(pg);
+    pg_flush(pg);
     clean(pg);
     return false;
 }
@@ -376,7 +395,7 @@ static void begin_setup(struct pg *pg)
         lost_with_message(pg, "could not set up the session");
         return;
     }
-    flush(pg);
+    pg_flush(pg);
 }
 
 static void finish_setup(struct pg *pg)
@@ -411,7 +430,7 @@ static void read_setup(struct pg *pg)
             return;
         }
     }
-    flush(pg);
+    pg_flush(pg);
 }
 
 /* The socket may be another one after each step: libpq tries one address after the other. */
@@ -529,15 +548,15 @@ static void read_idle(struct pg *pg)
 
 static void read_lent(struct pg *pg)
 {
-    if (!pg->run) {
+    if (pipeline_is_idle(&pg->pipeline)) {
         /* The holder learns of a loss from its next batch, or we when it is given back. */
         if (!PQconsumeInput(pg->conn)) {
             loop_remove(pg->loop, &pg->watch);
         }
         return;
     }
-    if (turn_pipeline(pg) && pipeline_is_idle(&pg->pipeline)) {
-        finish_run(pg);
+    if (turn_pipeline(pg)) {
+        finish_runs(&pg->pipeline.finished);
     }
 }
 

@@ -34,15 +34,6 @@ enum pg_state {
     PG_CLOSED,
 };
 
-/* A batch under way. Embedded by whoever runs it. */
-struct pg_run {
-    struct batch *batch; /* borrowed until `done`, or until the connection is released */
-    /* All results are in, or batch->error says what went wrong; with the connection lost besides,
-     * `lost` is set and the connection is gone. */
-    void (*done)(struct pg_run *run);
-    bool lost;
-};
-
 struct pg_events {
     /* The session is IDLE: opened, or clean again. */
     void (*on_idle)(struct pg *pg);
@@ -64,7 +55,7 @@ struct pg {
     struct watch watch;   /* the socket; while CLOSING a duplicate of it */
     struct timer timer;   /* how long the present state may last */
     struct pipeline pipeline;
-    struct pg_run *run;       /* borrowed; the batch under way */
+
     struct pg_lookup *lookup; /* what a helper thread is resolving; NULL when done */
     struct pg_cancel *cancel; /* the cancellation under way; NULL when done */
     struct error failure;     /* why it ended */
@@ -82,12 +73,17 @@ struct pg *pg_open(struct loop *loop, struct helper *helper, const struct pg_tar
 /* IDLE -> LENT. */
 void pg_lend(struct pg *pg);
 
-/* Runs a batch on a LENT connection that has none under way. */
+/* Runs a batch on a LENT connection, behind those that are under way; each is a segment of its own,
+ * so that one that fails takes no other with it. Nothing may be sent before pg_flush(). */
 void pg_start(struct pg *pg, struct pg_run *run);
+void pg_flush(struct pg *pg);
+
+/* Lets go of one batch of several; it may be executed all the same. */
+void pg_abandon(struct pg *pg, struct pg_run *run);
 
 /* LENT -> IDLE at once if the session is clean (returns true; on_idle() is not called); else it is
  * cleaned first, or closed. What is under way is cancelled on the server if `cancel`, else waited
- * for (a COMMIT). The run's `done` is not called any more. */
+ * for (a COMMIT). No run's `done` is called any more. */
 bool pg_release(struct pg *pg, bool cancel);
 
 /* True between BEGIN and its end, as the server last said. */

@@ -25,19 +25,20 @@ void pipeline_init(struct pipeline *pipeline, struct pg_conn *conn)
 {
     memset(pipeline, 0, sizeof *pipeline);
     pipeline->conn = conn;
-    pipeline->synced = true;
+    list_init(&pipeline->runs);
+    list_init(&pipeline->finished);
 }
 
 void pipeline_finish(struct pipeline *pipeline)
 {
     free(pipeline->expected);
     free(pipeline->prepared);
-    memset(pipeline, 0, sizeof *pipeline);
+    pipeline_init(pipeline, NULL);
 }
 
 bool pipeline_is_idle(const struct pipeline *pipeline)
 {
-    return pipeline->expected_count == 0 && pipeline->synced;
+    return pipeline->expected_count == 0 && list_is_empty(&pipeline->runs);
 }
 
 /* The ring of expectations. */
@@ -55,13 +56,14 @@ static void grow_ring(struct pipeline *pipeline)
     pipeline->head = 0;
 }
 
-static void expect(struct pipeline *pipeline, enum expectation_kind kind, uint64_t item)
+static void expect(struct pipeline *pipeline, enum expectation_kind kind, struct pg_run *run,
+                   uint64_t item)
 {
     if (pipeline->expected_count == pipeline->capacity) {
         grow_ring(pipeline);
     }
     size_t end = (pipeline->head + pipeline->expected_count) & (pipeline->capacity - 1);
-    pipeline->expected[end] = (struct expectation){.kind = (uint8_t)kind, .item = item};
+    pipeline->expected[end] = (struct expectation){.kind = (uint8_t)kind, .run = run, .item = item};
     pipeline->expected_count++;
 }
 
@@ -157,8 +159,8 @@ static void fill_arrays(struct parameter_arrays *arrays, const struct batch_item
     }
 }
 
-static int prepare_if_needed(struct pipeline *pipeline, const struct statement *statement,
-                             char name[NAME_SIZE])
+static int prepare_if_needed(struct pipeline *pipeline, struct pg_run *run,
+                             const struct statement *statement, char name[NAME_SIZE])
 {
     struct prepared *prepared = prepared_for(pipeline, statement->key);
     bool fresh = prepared->serial == 0;
@@ -170,17 +172,18 @@ static int prepare_if_needed(struct pipeline *pipeline, const struct statement *
         if (!PQsendPrepare(pipeline->conn, name, statement->sql, 0, NULL)) {
             return -1;
         }
-        expect(pipeline, EXPECT_PREPARED, statement->key);
+        expect(pipeline, EXPECT_PREPARED, run, statement->key);
     }
     return 0;
 }
 
-static int send_execution(struct pipeline *pipeline, const struct batch_item *item)
+static int send_execution(struct pipeline *pipeline, struct pg_run *run,
+                          const struct batch_item *item)
 {
     const struct statement *statement = item->statement;
     char name[NAME_SIZE];
     /* A key of 0 marks text that is not worth preparing. */
-    if (statement->key && prepare_if_needed(pipeline, statement, name) != 0) {
+    if (statement->key && prepare_if_needed(pipeline, run, statement, name) != 0) {
         return -1;
     }
     struct parameter_arrays arrays;
@@ -194,46 +197,52 @@ static int send_execution(struct pipeline *pipeline, const struct batch_item *it
     return sent ? 0 : -1;
 }
 
-static int send_description(struct pipeline *pipeline, const struct statement *statement)
+static int send_description(struct pipeline *pipeline, struct pg_run *run,
+                            const struct statement *statement)
 {
     char name[NAME_SIZE];
-    if (prepare_if_needed(pipeline, statement, name) != 0) {
+    if (prepare_if_needed(pipeline, run, statement, name) != 0) {
         return -1;
     }
     return PQsendDescribePrepared(pipeline->conn, name) ? 0 : -1;
 }
 
-static int send_sync(struct pipeline *pipeline)
+/* `run` is the one that this Sync closes, or NULL. */
+static int send_sync(struct pipeline *pipeline, struct pg_run *run)
 {
     if (!PQpipelineSync(pipeline->conn)) {
         return -1;
     }
-    expect(pipeline, EXPECT_SYNC, 0);
+    expect(pipeline, EXPECT_SYNC, run, 0);
     return 0;
 }
 
-static int send_item(struct pipeline *pipeline)
+static int send_item(struct pipeline *pipeline, struct pg_run *run)
 {
-    struct batch *batch = pipeline->batch;
-    struct batch_item *item = &batch->items[pipeline->next];
-    int code = batch->describe ? send_description(pipeline, item->statement)
-                               : send_execution(pipeline, item);
+    struct batch *batch = run->batch;
+    struct batch_item *item = &batch->items[run->next];
+    int code = batch->describe ? send_description(pipeline, run, item->statement)
+                               : send_execution(pipeline, run, item);
     if (code != 0) {
         return -1;
     }
-    expect(pipeline, EXPECT_ITEM, pipeline->next);
+    expect(pipeline, EXPECT_ITEM, run, run->next);
     item->state = ITEM_SENT;
-    pipeline->next++;
+    run->next++;
     pipeline->items_in_flight++;
     pipeline->bytes_in_flight += item_bytes(item);
-    return batch->isolate ? send_sync(pipeline) : 0;
+    return batch->isolate && run->next < batch->count ? send_sync(pipeline, NULL) : 0;
 }
 
-void pipeline_start(struct pipeline *pipeline, struct batch *batch)
+void pipeline_start(struct pipeline *pipeline, struct pg_run *run)
 {
-    pipeline->batch = batch;
-    pipeline->next = 0;
-    pipeline->synced = batch->count == 0;
+    run->next = 0;
+    run->synced = false;
+    run->lost = false;
+    list_append(&pipeline->runs, &run->link);
+    if (!pipeline->sending) {
+        pipeline->sending = run;
+    }
 }
 
 static bool window_has_room(const struct pipeline *pipeline)
@@ -241,28 +250,48 @@ static bool window_has_room(const struct pipeline *pipeline)
     return pipeline->items_in_flight < WINDOW_ITEMS && pipeline->bytes_in_flight < WINDOW_BYTES;
 }
 
-int pipeline_send(struct pipeline *pipeline)
+static struct pg_run *run_behind(const struct pipeline *pipeline, const struct pg_run *run)
 {
-    struct batch *batch = pipeline->batch;
-    /* Refilled when half empty, so that a wake brings more than one statement along. */
-    bool refill = pipeline->items_in_flight <= WINDOW_ITEMS / 2 &&
-                  pipeline->bytes_in_flight <= WINDOW_BYTES / 2;
-    if (!batch || pipeline->synced || !refill) {
-        return 0;
-    }
+    return run->link.next == &pipeline->runs ? NULL
+                                             : list_entry(run->link.next, struct pg_run, link);
+}
+
+/* Sends of the run what the window allows; true in `ret_whole` if that was all of it. */
+static int send_run(struct pipeline *pipeline, struct pg_run *run, bool *ret_whole)
+{
+    struct batch *batch = run->batch;
     bool stop = batch->error.code != ERROR_NONE && !batch->isolate;
-    size_t first = pipeline->next;
-    while (!stop && pipeline->next < batch->count && window_has_room(pipeline)) {
-        if (send_item(pipeline) != 0) {
+    size_t first = run->next;
+    while (!stop && run->next < batch->count && window_has_room(pipeline)) {
+        if (send_item(pipeline, run) != 0) {
             return -1;
         }
     }
-    if (stop || pipeline->next == batch->count) {
-        pipeline->synced = true;
-        return batch->isolate ? 0 : send_sync(pipeline);
+    *ret_whole = stop || run->next == batch->count;
+    if (*ret_whole) {
+        run->synced = true;
+        return send_sync(pipeline, run);
     }
     /* Without a Sync the server keeps its answers until its buffer is full. */
-    return pipeline->next == first || PQsendFlushRequest(pipeline->conn) ? 0 : -1;
+    return run->next == first || PQsendFlushRequest(pipeline->conn) ? 0 : -1;
+}
+
+int pipeline_send(struct pipeline *pipeline)
+{
+    /* Refilled when half empty, so that a wake brings more than one statement along. */
+    bool refill = pipeline->items_in_flight <= WINDOW_ITEMS / 2 &&
+                  pipeline->bytes_in_flight <= WINDOW_BYTES / 2;
+    bool whole = true;
+    while (refill && whole && pipeline->sending) {
+        struct pg_run *run = pipeline->sending;
+        if (send_run(pipeline, run, &whole) != 0) {
+            return -1;
+        }
+        if (whole) {
+            pipeline->sending = run_behind(pipeline, run);
+        }
+    }
+    return 0;
 }
 
 int pipeline_send_own(struct pipeline *pipeline, const char *sql)
@@ -270,20 +299,36 @@ int pipeline_send_own(struct pipeline *pipeline, const char *sql)
     if (!PQsendQueryParams(pipeline->conn, sql, 0, NULL, NULL, NULL, NULL, 0)) {
         return -1;
     }
-    expect(pipeline, EXPECT_OWN, 0);
-    return send_sync(pipeline);
+    expect(pipeline, EXPECT_OWN, NULL, 0);
+    return send_sync(pipeline, NULL);
 }
 
-int pipeline_abandon(struct pipeline *pipeline)
+/* What of the run is still to come will be dropped. Its items leave the window at once. */
+static void forget_expectations(struct pipeline *pipeline, const struct pg_run *run)
 {
-    pipeline->batch = NULL;
-    pipeline->items_in_flight = 0;
-    pipeline->bytes_in_flight = 0;
-    if (pipeline->synced) {
-        return 0;
+    for (size_t i = 0; i < pipeline->expected_count; i++) {
+        struct expectation *expected =
+            &pipeline->expected[(pipeline->head + i) & (pipeline->capacity - 1)];
+        if (expected->run != run) {
+            continue;
+        }
+        if (expected->kind == EXPECT_ITEM) {
+            pipeline->items_in_flight--;
+            pipeline->bytes_in_flight -= item_bytes(&run->batch->items[expected->item]);
+        }
+        expected->run = NULL;
     }
-    pipeline->synced = true;
-    return send_sync(pipeline);
+}
+
+int pipeline_abandon(struct pipeline *pipeline, struct pg_run *run)
+{
+    bool half_sent = run->next > 0 && !run->synced;
+    if (pipeline->sending == run) {
+        pipeline->sending = run_behind(pipeline, run);
+    }
+    list_remove(&run->link);
+    forget_expectations(pipeline, run);
+    return half_sent ? send_sync(pipeline, NULL) : 0;
 }
 
 /* Reading. */
@@ -314,24 +359,27 @@ static bool is_stale_statement(const struct error *err)
     return strcmp(err->sqlstate, "26000") == 0 || strcmp(err->sqlstate, "0A000") == 0;
 }
 
-static bool ends_session(const struct error *err)
+/* A session that is read-only by our own wish may say 25006. */
+static bool ends_session(const struct pipeline *pipeline, const struct error *err)
 {
-    return err->code == ERROR_UNAVAILABLE;
+    return err->code == ERROR_UNAVAILABLE &&
+           !(pipeline->read_only && strcmp(err->sqlstate, "25006") == 0);
 }
 
-static void take_failure(struct pipeline *pipeline, size_t index, struct pg_result *result)
+static void take_failure(struct pipeline *pipeline, struct batch *batch, size_t index,
+                         struct pg_result *result)
 {
     struct error err;
     pg_result_error(result, &err, NULL);
-    if (ends_session(&err)) {
+    if (ends_session(pipeline, &err)) {
         pipeline->retire = true;
     }
     if (is_stale_statement(&err)) {
-        forget_prepared(pipeline, pipeline->batch->items[index].statement->key);
+        forget_prepared(pipeline, batch->items[index].statement->key);
     }
-    pg_result_free(pipeline->batch->items[index].result);
-    pipeline->batch->items[index].result = result;
-    item_error(pipeline->batch, index, &err);
+    pg_result_free(batch->items[index].result);
+    batch->items[index].result = result;
+    item_error(batch, index, &err);
 }
 
 static void check_commit(struct batch *batch, size_t index, const struct pg_result *result)
@@ -346,9 +394,9 @@ static void check_commit(struct batch *batch, size_t index, const struct pg_resu
     item_error(batch, index, &err);
 }
 
-static void take_success(struct pipeline *pipeline, size_t index, struct pg_result *result)
+static void take_success(struct pipeline *pipeline, struct batch *batch, size_t index,
+                         struct pg_result *result)
 {
-    struct batch *batch = pipeline->batch;
     struct batch_item *item = &batch->items[index];
     item->state = ITEM_DONE;
     pipeline->executed++;
@@ -361,51 +409,55 @@ static void take_success(struct pipeline *pipeline, size_t index, struct pg_resu
     }
 }
 
-static void refuse_copy(struct pipeline *pipeline, size_t index, struct pg_result *result)
+static void refuse_copy(struct pipeline *pipeline, struct batch *batch, size_t index,
+                        struct pg_result *result)
 {
     struct error err;
     error_set(&err, ERROR_SCRIPT, "COPY cannot be run as SQL text; use copy_from");
-    item_error(pipeline->batch, index, &err);
+    item_error(batch, index, &err);
     pg_result_free(result);
     pipeline->broken = true;
 }
 
-static void take_item(struct pipeline *pipeline, size_t index, struct pg_result *result)
+static void take_item(struct pipeline *pipeline, struct batch *batch, size_t index,
+                      struct pg_result *result)
 {
     switch (PQresultStatus(result)) {
     case PGRES_TUPLES_OK:
     case PGRES_COMMAND_OK:
     case PGRES_EMPTY_QUERY:
-        take_success(pipeline, index, result);
+        take_success(pipeline, batch, index, result);
         return;
     case PGRES_PIPELINE_ABORTED:
-        if (pipeline->batch->items[index].state == ITEM_SENT) {
-            pipeline->batch->items[index].state = ITEM_SKIPPED;
+        if (batch->items[index].state == ITEM_SENT) {
+            batch->items[index].state = ITEM_SKIPPED;
         }
         pg_result_free(result);
         return;
     case PGRES_COPY_IN:
     case PGRES_COPY_OUT:
     case PGRES_COPY_BOTH:
-        refuse_copy(pipeline, index, result);
+        refuse_copy(pipeline, batch, index, result);
         return;
     default:
-        take_failure(pipeline, index, result);
+        take_failure(pipeline, batch, index, result);
     }
 }
 
 /* The item a preparation was for is the next one expected. */
-static void take_prepared(struct pipeline *pipeline, uint64_t key, struct pg_result *result)
+static void take_prepared(struct pipeline *pipeline, const struct expectation *expected,
+                          struct pg_result *result)
 {
     if (PQresultStatus(result) == PGRES_COMMAND_OK) {
         pg_result_free(result);
         return;
     }
-    forget_prepared(pipeline, key);
-    size_t following = (pipeline->head + 1) & (pipeline->capacity - 1);
-    if (pipeline->batch && PQresultStatus(result) == PGRES_FATAL_ERROR &&
-        pipeline->expected_count > 1 && pipeline->expected[following].kind == EXPECT_ITEM) {
-        take_failure(pipeline, pipeline->expected[following].item, result);
+    forget_prepared(pipeline, expected->item);
+    const struct expectation *following =
+        &pipeline->expected[(pipeline->head + 1) & (pipeline->capacity - 1)];
+    if (expected->run && PQresultStatus(result) == PGRES_FATAL_ERROR &&
+        pipeline->expected_count > 1 && following->kind == EXPECT_ITEM) {
+        take_failure(pipeline, expected->run->batch, following->item, result);
         return;
     }
     pg_result_free(result);
@@ -415,9 +467,9 @@ static void take_result(struct pipeline *pipeline, struct pg_result *result)
 {
     const struct expectation *expected = &pipeline->expected[pipeline->head];
     if (expected->kind == EXPECT_PREPARED) {
-        take_prepared(pipeline, expected->item, result);
-    } else if (expected->kind == EXPECT_ITEM && pipeline->batch) {
-        take_item(pipeline, expected->item, result);
+        take_prepared(pipeline, expected, result);
+    } else if (expected->kind == EXPECT_ITEM && expected->run) {
+        take_item(pipeline, expected->run->batch, expected->item, result);
     } else {
         pg_result_free(result);
     }
@@ -427,11 +479,22 @@ static void take_result(struct pipeline *pipeline, struct pg_result *result)
 static void end_expectation(struct pipeline *pipeline)
 {
     const struct expectation *expected = &pipeline->expected[pipeline->head];
-    if (expected->kind == EXPECT_ITEM && pipeline->batch) {
+    if (expected->kind == EXPECT_ITEM && expected->run) {
         pipeline->items_in_flight--;
-        pipeline->bytes_in_flight -= item_bytes(&pipeline->batch->items[expected->item]);
+        pipeline->bytes_in_flight -= item_bytes(&expected->run->batch->items[expected->item]);
     }
     pop_expectation(pipeline);
+}
+
+/* A Sync has come: the end of a run, if it is not one of those in between. */
+static void end_segment(struct pipeline *pipeline)
+{
+    struct pg_run *run = pipeline->expected[pipeline->head].run;
+    pop_expectation(pipeline);
+    if (run) {
+        list_remove(&run->link);
+        list_append(&pipeline->finished, &run->link);
+    }
 }
 
 int pipeline_read(struct pipeline *pipeline)
@@ -450,7 +513,7 @@ int pipeline_read(struct pipeline *pipeline)
             if (!synced) {
                 return -1;
             }
-            pop_expectation(pipeline);
+            end_segment(pipeline);
         } else {
             take_result(pipeline, result);
         }
@@ -463,12 +526,14 @@ int pipeline_read(struct pipeline *pipeline)
 
 void pipeline_fail(struct pipeline *pipeline, const struct error *err)
 {
-    struct batch *batch = pipeline->batch;
-    if (!batch) {
-        return;
+    while (!list_is_empty(&pipeline->runs)) {
+        struct pg_run *run = list_entry(pipeline->runs.next, struct pg_run, link);
+        if (run->batch->error.code == ERROR_NONE) {
+            run->batch->error = *err;
+        }
+        list_remove(&run->link);
+        list_append(&pipeline->finished, &run->link);
     }
-    if (batch->error.code == ERROR_NONE) {
-        batch->error = *err;
-    }
-    pipeline->batch = NULL;
+    pipeline->sending = NULL;
+    pipeline->expected_count = 0;
 }

@@ -1,6 +1,7 @@
-/* One connection's pipeline: sends the items of a batch, never more than a window of them ahead of
- * the results, and puts the results where they belong. Knows libpq's pipeline mode and the
- * statements prepared on the connection; when to read and write is the business of pg.c. */
+/* One connection's pipeline: sends the items of batches, one batch after the other, never more than
+ * a window of items ahead of the results, and puts the results where they belong. Knows libpq's
+ * pipeline mode and the statements prepared on the connection; when to read and write is the
+ * business of pg.c. */
 #ifndef MOONPOOL_PG_PIPELINE_H
 #define MOONPOOL_PG_PIPELINE_H
 
@@ -8,15 +9,30 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "list.h"
+
 struct batch;
 struct error;
 struct pg_conn;
 struct pg_result;
 
+/* A batch under way. Embedded by whoever runs it. */
+struct pg_run {
+    struct list link;    /* in pipeline.runs, then in pipeline.finished */
+    struct batch *batch; /* borrowed until `done`, or until the run is abandoned */
+    /* All results are in, or batch->error says what went wrong. With `lost` set the connection is
+     * gone besides, be it that all results had come. */
+    void (*done)(struct pg_run *run);
+    bool lost;
+    size_t next; /* index of the item to be sent next */
+    bool synced; /* the closing Sync was sent */
+};
+
 /* What is next to come from the server. */
 struct expectation {
-    uint8_t kind;  /* enum in the .c */
-    uint64_t item; /* index in the batch, or for a preparation the statement's key */
+    uint8_t kind;       /* enum in the .c */
+    struct pg_run *run; /* NULL once that was abandoned: the result is dropped */
+    uint64_t item;      /* index in the batch, or for a preparation the statement's key */
 };
 
 /* A statement prepared on this connection. */
@@ -26,13 +42,14 @@ struct prepared {
 };
 
 struct pipeline {
-    struct pg_conn *conn; /* borrowed */
-    struct batch *batch;  /* borrowed; NULL when idle or abandoned */
-    size_t next;          /* index of the item to be sent next */
-    bool synced;          /* the closing Sync was sent */
-    bool retire;          /* an error said that the session is of no more use (57P01, 25006, 08) */
-    bool broken;          /* COPY was begun by SQL text: the protocol cannot go on from there */
-    uint64_t executed;    /* statements executed since the connection was opened */
+    struct pg_conn *conn;   /* borrowed */
+    struct list runs;       /* under way, in the order of their start */
+    struct list finished;   /* all results are in; whoever turns the pipeline calls `done` */
+    struct pg_run *sending; /* the first run that is not wholly sent; NULL if all are */
+    bool read_only;         /* the session was set to read only transactions: a lane's */
+    bool retire;       /* an error said that the session is of no more use (57P01, 25006, 08) */
+    bool broken;       /* COPY was begun by SQL text: the protocol cannot go on from there */
+    uint64_t executed; /* statements executed since the connection was opened */
 
     struct expectation *expected; /* owned ring of `capacity`, a power of two */
     size_t head;
@@ -50,8 +67,8 @@ struct pipeline {
 void pipeline_init(struct pipeline *pipeline, struct pg_conn *conn);
 void pipeline_finish(struct pipeline *pipeline);
 
-/* Takes a batch on; the pipeline must be idle. */
-void pipeline_start(struct pipeline *pipeline, struct batch *batch);
+/* Takes a run on, behind those under way. */
+void pipeline_start(struct pipeline *pipeline, struct pg_run *run);
 
 /* Queues what the window allows into libpq's buffer. -1 if libpq refuses: the connection is lost.
  */
@@ -63,13 +80,15 @@ int pipeline_read(struct pipeline *pipeline);
 /* True when nothing is to come and all was sent. */
 bool pipeline_is_idle(const struct pipeline *pipeline);
 
-/* Lets go of the batch: what was sent will be read and dropped, the rest is never sent. */
-int pipeline_abandon(struct pipeline *pipeline);
+/* Lets go of a run: what was sent will be read and dropped, the rest is never sent. -1 if libpq
+ * refuses. */
+int pipeline_abandon(struct pipeline *pipeline, struct pg_run *run);
 
 /* Sends a statement of our own (ROLLBACK), whose result is dropped. */
 int pipeline_send_own(struct pipeline *pipeline, const char *sql);
 
-/* The connection is lost: lets go of the batch, with `err` as its error if it has none yet. Items
+/* The connection is lost: every run is finished, with `err` as its batch's error if it has none
+ * yet. Items
  * still ITEM_SENT are those whose outcome nobody knows. */
 void pipeline_fail(struct pipeline *pipeline, const struct error *err);
 

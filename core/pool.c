@@ -293,7 +293,7 @@ void pool_forget(struct pool *pool, struct pool_waiter *waiter)
 void pool_release(struct pool *pool, struct pg *pg, bool cancel)
 {
     if (cancel) {
-        counter_add(pool->slot, cancels_total, pg->run != NULL);
+        counter_add(pool->slot, cancels_total, !pipeline_is_idle(&pg->pipeline));
     }
     list_move(&pool->leaving, pg);
     if (pg_release(pg, cancel)) {

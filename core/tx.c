@@ -68,6 +68,7 @@ void tx_init(struct tx *tx, struct database *database, const struct tx_options *
     batch_init(&tx->batch);
     list_init(&tx->turn.link);
     list_init(&tx->waiter.link);
+    list_init(&tx->run.link);
 }
 
 void tx_finish(struct tx *tx)
@@ -125,6 +126,7 @@ static void start(struct tx *tx)
     tx->state = tx->batch.commit ? TX_COMMITTING : TX_RUNNING;
     tx->waiting_since = tx_loop(tx)->now;
     pg_start(tx->pg, &tx->run);
+    pg_flush(tx->pg);
 }
 
 /* A statement that the server knows no more, or whose result has changed, was not executed: the
@@ -153,6 +155,11 @@ static void note_outcome(struct tx *tx)
         snprintf(cause, sizeof cause, "%.299s", tx->batch.error.message);
         error_set(&tx->error, ERROR_OUTCOME_UNKNOWN, "COMMIT was sent, but its answer was lost: %s",
                   cause);
+    }
+    bool done = tx->options.autocommit || tx->batch.commit;
+    if (tx->run.lost && tx->error.code == ERROR_NONE && !done) {
+        error_set(&tx->error, ERROR_UNAVAILABLE,
+                  "the connection was lost, and the transaction with it");
     }
     tx->failed = tx->error.code != ERROR_NONE && !tx->options.autocommit;
 }
