@@ -15,7 +15,7 @@
 #include "error.h"
 
 /* As many as there are slots in shared memory (SHARED_WORKERS). */
-enum { MOST_WORKERS = 128, MOST_SESSIONS = 10000 };
+enum { MOST_LANES = 8, MOST_WORKERS = 128, MOST_SESSIONS = 10000 };
 
 #define SECOND ((uint64_t)1000000)
 #define YEAR (365 * 24 * 3600 * SECOND)
@@ -64,6 +64,10 @@ static const struct setting settings[] = {
      NULL},
     {"pool-min-idle", "MOONPOOL_POOL_MIN_IDLE", KIND_COUNT, FIELD(pool_min_idle), "0", "N",
      "sessions kept open when idle, for the whole server", 0, MOST_SESSIONS, NULL},
+    {"lanes", "MOONPOOL_LANES", KIND_COUNT, FIELD(lanes), "1", "N",
+     "connections per worker that short reads of many requests share; 0 behind a pooler that "
+     "cannot pipeline",
+     0, MOST_LANES, NULL},
     {"pool-max-lifetime", "MOONPOOL_POOL_MAX_LIFETIME", KIND_DURATION, FIELD(max_lifetime), "1h",
      "TIME", "replace a session that is older than this", SECOND, YEAR, NULL},
     {"pool-max-idle-time", "MOONPOOL_POOL_MAX_IDLE_TIME", KIND_DURATION, FIELD(max_idle), "30m",

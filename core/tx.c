@@ -69,6 +69,8 @@ void tx_init(struct tx *tx, struct database *database, const struct tx_options *
     list_init(&tx->turn.link);
     list_init(&tx->waiter.link);
     list_init(&tx->run.link);
+    list_init(&tx->call.link);
+    list_init(&tx->call.run.link);
 }
 
 void tx_finish(struct tx *tx)
@@ -175,15 +177,20 @@ static void end(struct tx *tx)
     give_back(tx, true);
 }
 
-static void on_done(struct pg_run *run)
+static void count_run(struct tx *tx)
 {
-    struct tx *tx = list_entry((void *)run, struct tx, run);
     uint64_t spent = count_wait(tx);
     counter_add(tx_counters(tx), database_seconds_total, spent);
     counter_add(tx_counters(tx), statements_total, tx->batch.count);
     if (tx->times) {
         tx->times->database += spent;
     }
+}
+
+static void on_done(struct pg_run *run)
+{
+    struct tx *tx = list_entry((void *)run, struct tx, run);
+    count_run(tx);
     if (run->lost) {
         pool_lost(&tx->database->pool, tx->pg);
         tx->pg = NULL;
@@ -244,6 +251,30 @@ static void on_turn(struct turn *turn)
     acquire(tx);
 }
 
+static void on_lane(struct lane_call *call, enum lane_outcome outcome)
+{
+    struct tx *tx = list_entry((void *)call, struct tx, call);
+    count_run(tx);
+    if (outcome == LANE_MOVE) {
+        batch_rewind(&tx->batch);
+        acquire(tx);
+        return;
+    }
+    tx->error = tx->batch.error;
+    tx->state = TX_NEW;
+    tx->done(tx);
+}
+
+static bool take_lane(struct tx *tx)
+{
+    tx->call.done = on_lane;
+    if (!tx->options.autocommit || !lanes_submit(&tx->database->lanes, &tx->call, &tx->batch)) {
+        return false;
+    }
+    tx->state = TX_RUNNING;
+    return true;
+}
+
 static void write_timeout(struct tx *tx)
 {
     uint64_t left = deadline_left(tx->deadline, clock_now()) / 1000;
@@ -268,6 +299,9 @@ static void run(struct tx *tx, void (*done)(struct tx *tx))
         return;
     }
     tx->waiting_since = tx_loop(tx)->now;
+    if (take_lane(tx)) {
+        return;
+    }
     tx->state = TX_QUEUEING;
     if (!tx->options.serialize ||
         turn_take(&tx->database->turns, &tx->turn, tx->options.serialize)) {
@@ -308,6 +342,7 @@ void tx_abort(struct tx *tx)
         pool_forget(&tx->database->pool, &tx->waiter);
         counter_add(tx_counters(tx), pool_timeouts_total, 1);
     }
+    lanes_forget(&tx->database->lanes, &tx->call);
     tx->state = TX_ENDED;
     give_back(tx, !committing);
 }

@@ -15,6 +15,7 @@
 
 #include "batch.h"
 #include "error.h"
+#include "lane.h"
 #include "pg.h"
 #include "pool.h"
 #include "statement.h"
@@ -25,6 +26,7 @@ struct request_times;
 /* What a worker needs to reach the database. */
 struct database {
     struct pool pool;
+    struct lanes lanes;
     struct turns turns;
 };
 
@@ -65,6 +67,7 @@ struct tx {
     struct turn turn;
     struct pool_waiter waiter;
     struct pg_run run;
+    struct lane_call call;  /* a statement that stands for itself, on a shared connection */
     uint64_t waiting_since; /* when the present wait began */
     void (*done)(struct tx *tx);
 

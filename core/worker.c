@@ -160,6 +160,16 @@ static struct pool_options pool_options(const struct config *config)
     };
 }
 
+/* Lanes keep their connections: of those that fall to this worker, at least one half stays for
+ * transactions, and where there are too few there are no lanes. */
+static uint32_t lane_count(const struct config *config)
+{
+    uint32_t share = (uint32_t)(config->pool_max / config->workers);
+    uint32_t most = share / 2;
+    uint32_t wanted = (uint32_t)config->lanes;
+    return wanted < most ? wanted : most;
+}
+
 static int init(struct worker *worker, struct error *err)
 {
     if (loop_init(&worker->loop, err) != 0 ||
@@ -171,6 +181,7 @@ static int init(struct worker *worker, struct error *err)
     struct pool_options options = pool_options(worker->config);
     pool_init(&worker->database.pool, &worker->loop, &worker->helper, &worker->target,
               worker->shared, worker->slot, &options);
+    lanes_init(&worker->database.lanes, &worker->database.pool, lane_count(worker->config));
     turns_init(&worker->database.turns);
     app_init(&worker->app, worker->config, worker->shared, worker->slot, &worker->loop,
              &worker->database, worker->index == 0);
@@ -232,6 +243,7 @@ static void turn(struct worker *worker)
         http_run(worker->http);
         http_run(worker->admin);
     }
+    lanes_flush(&worker->database.lanes);
     if (worker->state == WORKER_DRAINING) {
         drain(worker);
     }
@@ -244,6 +256,7 @@ static void finish(struct worker *worker)
     http_destroy(worker->http);
     http_destroy(worker->admin);
     app_finish(&worker->app);
+    lanes_finish(&worker->database.lanes);
     pool_finish(&worker->database.pool);
     helper_finish(&worker->helper);
     pg_target_finish(&worker->target);

@@ -1,0 +1,82 @@
+/* Lanes: connections shared by the short reading statements of many requests, pipelined, so that
+ * one write and one read of the socket carry many of them. Sessions on a lane are set to read-only
+ * transactions: whatever is on it may be executed again elsewhere, or once too often, without harm.
+ *
+ *   CLOSED -> OPENING -> OPEN -> CLOSED
+ *
+ * The statement at the head that takes too long gets the connection for itself and the others move
+ * on; from then on it goes past the lanes, as does one that turns out to write. */
+#ifndef MOONPOOL_LANE_H
+#define MOONPOOL_LANE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "batch.h"
+#include "deadline.h"
+#include "list.h"
+#include "pg.h"
+#include "pool.h"
+
+struct lanes;
+
+enum lane_state {
+    LANE_CLOSED,
+    LANE_OPENING, /* waiting for a connection */
+    LANE_OPEN,
+};
+
+enum { LANES_MOST = 8 };
+
+struct lane {
+    struct lanes *lanes;
+    enum lane_state state;
+    struct pool_waiter waiter;
+    struct pg *pg;         /* LENT by the pool; NULL unless OPEN */
+    struct list calls;     /* under way, oldest first */
+    uint32_t count;        /* how many they are */
+    bool unflushed;        /* something was queued since the last flush */
+    struct timer patience; /* how long the head may take */
+    struct batch setup;    /* makes the session read-only */
+    struct pg_run setup_run;
+};
+
+struct lanes {
+    struct pool *pool; /* borrowed */
+    uint32_t count;    /* 0: there are none */
+    struct lane lanes[LANES_MOST];
+    uint64_t
+        *exclusive; /* owned set of statement keys that go past the lanes; 0 marks a free place */
+    uint32_t exclusive_count;
+};
+
+enum lane_outcome {
+    LANE_DONE, /* the batch has its results, or its error */
+    LANE_MOVE, /* it must be run elsewhere: nothing of it is to be used */
+};
+
+/* One statement on a lane. Embedded. */
+struct lane_call {
+    struct list link;  /* in lane.calls */
+    struct lane *lane; /* NULL when it is on none */
+    struct pg *own;    /* the connection it was left alone with; NULL normally */
+    struct pg_run run;
+    void (*done)(struct lane_call *call, enum lane_outcome outcome);
+};
+
+void lanes_init(struct lanes *lanes, struct pool *pool, uint32_t count);
+
+/* Gives the connections back. No call may be left. */
+void lanes_finish(struct lanes *lanes);
+
+/* Puts a batch of one statement on a lane. False if it has to go elsewhere: it does not look like a
+ * read, is known not to be for lanes, or no lane is open. `done` is called from the loop. */
+bool lanes_submit(struct lanes *lanes, struct lane_call *call, struct batch *batch);
+
+/* Stops waiting for a call; if it is being executed, it is cancelled on the server. */
+void lanes_forget(struct lanes *lanes, struct lane_call *call);
+
+/* Sends what was submitted since the last time: once per tick. */
+void lanes_flush(struct lanes *lanes);
+
+#endif
