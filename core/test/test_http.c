@@ -440,6 +440,8 @@ static void test_client_gone(void)
     wait_for("a client that hangs up while it waits is noticed", "gone 1 open 1 held 1");
     fd = dial();
     say(fd, GET("/wait?350"));
+    /* A reset takes along what has not been read yet. */
+    wait_for("its request has arrived", "open 2 held 2");
     hang_up(fd, true);
     wait_for("and one that resets its connection", "gone 2 open 1 held 1");
     fd = dial();
