@@ -1,0 +1,114 @@
+local support = require "spec.support"
+
+local MIGRATION = [[
+create sequence tickets;
+create table notes (id integer primary key, text text not null);
+insert into notes select i, 'note ' || i from generate_series(1, 100) i;
+]]
+
+local STATEMENTS = [[
+-- name: get_note :one
+select id, text from notes where id = $1;
+
+-- name: next_ticket :one
+select nextval('tickets') as ticket;
+
+-- name: divide :one
+select 100 / $1::int as quotient;
+
+-- name: sleep :one
+select pg_sleep($1::float8), 'awake' as state;
+]]
+
+local SCRIPT = [[
+local app = require "moonpool"
+local db = app.db
+local ID = { id = { type = "integer" } }
+
+app.get("/notes/{id}", { params = ID }, function(req) return db:query_row("get_note", req.params.id) end)
+app.get("/ticket", function() return db:query_row("next_ticket") end)
+app.get("/divide/{id}", { params = ID }, function(req) return db:query_row("divide", req.params.id) end)
+app.get("/sleep", { deadline = 30 }, function() return { state = db:query_row("sleep", 1).state } end)
+app.get("/sleep-too-long", { deadline = 0.5 }, function() return db:query_row("sleep", 30) end)
+]]
+
+describe("statements of many requests on one lane", function()
+  local server
+
+  setup(function()
+    server = support.server.start {
+      app = false,
+      scripts = { ["spec.lua"] = SCRIPT },
+      sql = { ["spec.sql"] = STATEMENTS, ["migrations/0900_spec.sql"] = MIGRATION },
+      flags = { "--workers", "1", "--pool-max", "8", "--lanes", "1", "--no-watch" },
+    }
+    assert.equal(200, server:get("/notes/1").status)
+  end)
+  teardown(function() server:stop() end)
+
+  local function notes_at_once(count, meanwhile)
+    return support.http.at_once(server.url, count, function(i) return "GET", "/notes/" .. i end, meanwhile)
+  end
+
+  local function assert_notes(answers)
+    for i, answer in ipairs(answers) do
+      assert.equal(200, answer.status, answer.body)
+      assert.equal("note " .. i, answer:json().text)
+    end
+  end
+
+  it("each get their own answer", function()
+    assert_notes(notes_at_once(100))
+  end)
+
+  it("fail alone", function()
+    local answers = support.http.at_once(server.url, 40, function(i) return "GET", "/divide/" .. i % 2 end)
+    for i, answer in ipairs(answers) do
+      assert.equal(i % 2 == 0 and 422 or 200, answer.status, answer.body)
+    end
+  end)
+
+  it("do not wait behind a slow one", function()
+    local slow = server:begin("GET", "/sleep")
+    server.db:wait_running("%pg_sleep%")
+    assert_notes(notes_at_once(50))
+    assert.is_true(server.db:count("pg_stat_activity where state = 'active' and query like '%pg_sleep($1%'") > 0)
+    assert.equal("awake", slow:receive():json().state)
+    slow:close()
+  end)
+
+  it("go on when the one in front misses its deadline", function()
+    local late = server:begin("GET", "/sleep-too-long")
+    assert_notes(notes_at_once(20))
+    support.problem(late:receive(), 504)
+    late:close()
+    server.db:wait_running("%pg_sleep%", false)
+    assert_notes(notes_at_once(20))
+  end)
+
+  it("go elsewhere when they write", function()
+    local first = server:get("/ticket"):json().ticket
+    for i = 1, 3 do
+      assert.equal(first + i, server:get("/ticket"):json().ticket)
+    end
+  end)
+
+  it("survive the loss of their connection", function()
+    local answers = notes_at_once(100, function()
+      server.db:exec [[
+        select pg_terminate_backend(pid) from pg_stat_activity
+        where application_name = 'moonpool' and datname = current_database()
+      ]]
+    end)
+    for _, answer in ipairs(answers) do
+      assert.is_true(answer.status == 200 or answer.status == 503, answer.body)
+    end
+    support.eventually("a lane again", function() return server:get("/notes/1").status == 200 end)
+    assert_notes(notes_at_once(100))
+  end)
+
+  it("see what DDL has changed", function()
+    server.db:exec("alter table notes alter column text type varchar(200)")
+    assert_notes(notes_at_once(20))
+  end)
+end)
