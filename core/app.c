@@ -1,6 +1,6 @@
 /* Taking generations over, and routing requests into the one that serves.
  *
- *   nothing -> checking   [app_boot, begin_reload]   scripts have loaded
+ *   nothing -> checking   [app_boot, app_attend]   scripts have loaded
  *   checking -> serving   [take_over]                statements are right, or the database is away
  *   checking -> nothing   [refuse]                   the one before goes on serving */
 #include "app.h"

@@ -36,7 +36,7 @@ struct config {
     int pool_max;          /* sessions on the database, for the whole server; default 4 x workers,
                               at least 4 */
     int pool_min_idle;     /* sessions kept open when idle, for the whole server; default 0 */
-    int lanes;                /* most shared connections per worker; 0 for none; default 1 */
+    int lanes;             /* most shared connections per worker; 0 for none; default 1 */
     uint64_t max_lifetime; /* microseconds; a session older than this is replaced; default 1 h */
     uint64_t max_idle;     /* microseconds; an idle session is closed; default 30 min */
     uint64_t connect_timeout; /* microseconds; default 5 s */

@@ -108,7 +108,8 @@ uint64_t timers_next(const struct timers *timers)
 
 void timers_run(struct timers *timers, uint64_t now)
 {
-    /* Bounded by the number armed now, so that a timer which re-arms itself cannot hold the loop. */
+    /* Bounded by the number armed now, so that a timer which re-arms itself cannot hold the loop.
+     */
     for (size_t left = timers->count; left > 0 && timers_next(timers) <= now; left--) {
         struct timer *timer = timers->heap[0];
         timer_disarm(timers, timer);

@@ -138,7 +138,13 @@ static void log_failure(const struct handling *handling, const struct error *err
 static void hide_internals(const struct handling *handling, struct error *err)
 {
     bool internal = err->code == ERROR_SCRIPT || err->code == ERROR_DATABASE;
-    if (internal && !handling->runner->development) {
+    if (handling->runner->development) {
+        return;
+    }
+    if (err->code == ERROR_UNAVAILABLE) {
+        /* libpq's message names the database's host. */
+        snprintf(err->message, sizeof err->message, "the database is not available");
+    } else if (internal) {
         snprintf(err->message, sizeof err->message, "the log has the details, under this id");
         err->sqlstate[0] = '\0';
     }

@@ -356,8 +356,7 @@ struct http *http_create(struct loop *loop, const struct http_options *options,
 static void drop_requests(struct http *http)
 {
     struct list *cursor, *following;
-    list_for_each(cursor, following, &http->clients)
-    {
+    list_for_each (cursor, following, &http->clients) {
         struct exchange *exchange = list_entry(cursor, struct client, link)->exchange;
         if (exchange && exchange->stage == STAGE_HANDLING) {
             exchange->request->error = ERROR_SHUTDOWN;
@@ -388,8 +387,7 @@ void http_destroy(struct http *http)
         stop_daemon(http);
     }
     loop_disarm(http->loop, &http->poll_timer);
-    list_for_each(cursor, following, &http->spare)
-    {
+    list_for_each (cursor, following, &http->spare) {
         exchange_destroy(list_entry(cursor, struct exchange, link));
     }
     free(http);
@@ -429,8 +427,7 @@ void http_drain(struct http *http)
     }
     http->draining = true;
     MHD_quiesce_daemon(http->daemon);
-    list_for_each(cursor, following, &http->clients)
-    {
+    list_for_each (cursor, following, &http->clients) {
         struct client *client = list_entry(cursor, struct client, link);
         if (!client->exchange) {
             shutdown(client->fd, SHUT_RD);

@@ -4,7 +4,7 @@
  *   OPENING -> OPEN     [begin]
  *   OPEN    -> CLOSED   [detach]       its head is slow and keeps the connection
  *   OPEN    -> CLOSED   [on_lost]      the connection broke: all calls move
- *   OPEN    -> CLOSED   [retire]       it is old, and empty */
+ *   OPEN    -> CLOSED   [retire_if_old] */
 #include "lane.h"
 
 #include <ctype.h>
@@ -228,8 +228,10 @@ static void detach(struct lane *lane)
     list_init(&others);
     list_take(&others, &lane->calls);
     struct list *item, *following;
-    list_for_each(item, following, &others)
-    {
+    if (!list_is_empty(&lane->setup_run.link)) {
+        pg_abandon(pg, &lane->setup_run);
+    }
+    list_for_each (item, following, &others) {
         pg_abandon(pg, &list_entry(item, struct lane_call, link)->run);
     }
     pg_flush(pg);

@@ -23,7 +23,8 @@
 #include "statement.h"
 #include "vm.h"
 
-enum { LOAD_LIMIT_S = 10, CHECK_LIMIT_S = 30 };
+/* Loading holds the loop, so it must end well before the master gives the worker up. */
+enum { LOAD_LIMIT_S = 3, CHECK_LIMIT_S = 30 };
 
 static int parse_statements(struct generation *generation, const struct source *source,
                             struct error *err)

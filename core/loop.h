@@ -42,8 +42,8 @@ void loop_change(struct loop *loop, struct watch *watch, uint32_t events);
  * already taken from the kernel in this tick are not delivered any more. */
 void loop_remove(struct loop *loop, struct watch *watch);
 
-/* Waits until something happens, a timer is due or `at_most` (absolute) has come; then calls what is
- * ready, then the timers. Pass 0 to poll without waiting. */
+/* Waits until something happens, a timer is due or `at_most` (absolute) has come; then calls what
+ * is ready, then the timers. Pass 0 to poll without waiting. */
 void loop_wait(struct loop *loop, uint64_t at_most);
 
 /* For short: arms and disarms on the loop's timers. */

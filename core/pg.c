@@ -95,8 +95,7 @@ static void free_connection(struct pg *pg)
 static void mark_lost(struct list *runs)
 {
     struct list *item, *following;
-    list_for_each(item, following, runs)
-    {
+    list_for_each (item, following, runs) {
         list_entry(item, struct pg_run, link)->lost = true;
     }
 }

@@ -1,7 +1,8 @@
-/* Lending connections. Within the worker whoever waits longest is served first. A worker starves
- * when it has waiters but no session and no permit for one: a worker with more sessions than it
- * needs closes one for it at once, a busy one after a turn of TURN_MS, and a permit that returns
- * goes to the worker that has been starving longest. */
+/* Lending connections. Within the worker whoever waits longest is served first. A worker that has
+ * waiters but no permit wants one: a worker with idle sessions closes all but one for it. If it has
+ * no session at all it starves: even a busy worker gives one up for it after a turn of TURN_MS, and
+ * a permit that returns goes to the one that has been starving longest. Lanes are nobody's sessions
+ * here: a transaction cannot use them. */
 #include "pool.h"
 
 #include <assert.h>
@@ -91,8 +92,12 @@ static void fail_waiters(struct pool *pool)
 static bool must_give_up(const struct pool *pool)
 {
     uint64_t since;
-    return shared_others_starve(pool->shared, pool->slot, &since) &&
-           (list_is_empty(&pool->waiters) || since + MILLISECONDS(TURN_MS) < pool->loop->now);
+    if (shared_others_starve(pool->shared, pool->slot, &since)) {
+        return list_is_empty(&pool->waiters) || since + MILLISECONDS(TURN_MS) < pool->loop->now;
+    }
+    /* The last session is kept: to give it up would be to starve next. */
+    return list_is_empty(&pool->waiters) && list_length(&pool->idle) > 1 &&
+           shared_others_want(pool->shared, pool->slot);
 }
 
 /* True if another worker has an older claim on the next permit. */
@@ -104,17 +109,30 @@ static bool must_let_pass(const struct pool *pool)
            since < (ours ? ours : pool->loop->now);
 }
 
-static void set_starved(struct pool *pool)
+static bool has_sessions(const struct pool *pool)
 {
-    bool starved = !list_is_empty(&pool->waiters) && !is_alive(pool) &&
-                   list_is_empty(&pool->opening) && list_is_empty(&pool->leaving);
+    const struct list *lent = &pool->lent;
+    for (const struct list *item = lent->next; item != lent; item = item->next) {
+        if (!list_entry((void *)item, struct pg, link)->pipeline.read_only) {
+            return true;
+        }
+    }
+    return !list_is_empty(&pool->idle) || !list_is_empty(&pool->opening) ||
+           !list_is_empty(&pool->leaving);
+}
+
+/* Tells the other workers what this one lacks. Those that let it pass look again when it is served.
+ */
+static void tell_need(struct pool *pool)
+{
+    bool wanting = pool->waiting > list_length(&pool->opening) && !pool->retry.slot;
+    bool starved = wanting && !has_sessions(pool);
     uint64_t before = atomic_load(&pool->slot->starved);
-    if (starved && !before) {
-        atomic_store(&pool->slot->starved, pool->loop->now);
-        shared_wake_all(pool->shared);
-    } else if (!starved && before) {
-        /* Those that let us pass look again. */
-        atomic_store(&pool->slot->starved, 0);
+    bool wanted = atomic_exchange(&pool->slot->wanting, wanting);
+    if (starved != (before != 0)) {
+        atomic_store(&pool->slot->starved, starved ? pool->loop->now : 0);
+    }
+    if (starved != (before != 0) || (wanting && !wanted)) {
         shared_wake_all(pool->shared);
     }
 }
@@ -257,7 +275,7 @@ static void serve(struct pool *pool)
     if (list_is_empty(&pool->waiters) && !list_is_empty(&pool->idle) && must_give_up(pool)) {
         retire(pool, list_entry(pool->idle.prev, struct pg, link));
     }
-    set_starved(pool);
+    tell_need(pool);
     publish(pool);
 }
 
@@ -287,7 +305,7 @@ void pool_forget(struct pool *pool, struct pool_waiter *waiter)
         return;
     }
     dequeue(pool, waiter);
-    set_starved(pool);
+    tell_need(pool);
 }
 
 void pool_release(struct pool *pool, struct pg *pg, bool cancel)
@@ -320,8 +338,7 @@ static void retire_old(struct pool *pool)
     struct list *item, *following;
     size_t idle = list_length(&pool->idle);
     uint64_t now = pool->loop->now;
-    list_for_each(item, following, &pool->idle)
-    {
+    list_for_each (item, following, &pool->idle) {
         struct pg *pg = list_entry(item, struct pg, link);
         bool unused =
             now - pg->idle_since >= pool->options.max_idle && idle > pool->options.min_idle;

@@ -1,4 +1,5 @@
-/* Finds the route for a method and path. Patterns are literal segments, `{name}` for one segment and
+/* Finds the route for a method and path. Patterns are literal segments, `{name}` for one segment
+ * and
  * `{name*}` for the rest, which must come last. A literal beats a parameter beats a rest. */
 #ifndef MOONPOOL_ROUTER_H
 #define MOONPOOL_ROUTER_H
@@ -27,7 +28,8 @@ struct router_match {
     const char *pattern;
     size_t parameter_count;
     struct router_parameter parameters[ROUTER_PARAMETERS];
-    const char *allow; /* arena; "GET, HEAD, OPTIONS, POST"; set unless ROUTER_NO_PATH or BAD_PATH */
+    const char
+        *allow; /* arena; "GET, HEAD, OPTIONS, POST"; set unless ROUTER_NO_PATH or BAD_PATH */
 };
 
 struct router;
@@ -43,8 +45,9 @@ int router_add(struct router *router, const char *method, const char *pattern, c
                void *target, struct error *err);
 
 /* Looks up the raw path of a request (still percent-encoded, without the query). Segments are split
- * first and decoded then, so that %2F stays inside its segment. HEAD finds a GET route where no HEAD
- * route is. A trailing slash is significant. The target of a found route goes into `ret_match`. */
+ * first and decoded then, so that %2F stays inside its segment. HEAD finds a GET route where no
+ * HEAD route is. A trailing slash is significant. The target of a found route goes into
+ * `ret_match`. */
 enum router_outcome router_find(const struct router *router, const char *method, const char *path,
                                 struct arena *arena, struct router_match *ret_match);
 

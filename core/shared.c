@@ -144,6 +144,7 @@ void shared_bury(struct shared *shared, struct shared_worker *worker)
     worker->pid = 0;
     worker->ready = false;
     worker->starved = 0;
+    worker->wanting = false;
     worker->idle = 0;
     worker->waiting = 0;
     worker->in_flight = 0;
@@ -190,4 +191,14 @@ bool shared_others_starve(struct shared *shared, const struct shared_worker *sel
     }
     *ret_since = oldest;
     return true;
+}
+
+bool shared_others_want(struct shared *shared, const struct shared_worker *self)
+{
+    for (uint32_t i = 0; i < shared->worker_count; i++) {
+        if (&shared->workers[i] != self && shared->workers[i].wanting) {
+            return true;
+        }
+    }
+    return false;
 }

@@ -22,16 +22,16 @@ enum shared_load { SHARED_LOADING, SHARED_LOADED, SHARED_REFUSED };
     X(requests_total, "Requests answered")                                                         \
     X(requests_failed_total, "Requests answered with a status of 500 or more")                     \
     X(deadlines_total, "Requests whose deadline passed")                                           \
-    X(request_seconds_total, "Time from headers to answer, in microseconds")                       \
+    X(request_seconds_total, "Time from headers to answer")                                        \
     X(pool_acquires_total, "Connections taken from the pool")                                      \
     X(pool_waits_total, "Acquires that had to wait")                                               \
-    X(pool_wait_seconds_total, "Time spent waiting for a connection, in microseconds")             \
+    X(pool_wait_seconds_total, "Time spent waiting for a connection")                              \
     X(pool_timeouts_total, "Waits given up")                                                       \
     X(pool_connects_total, "Sessions opened")                                                      \
     X(pool_connect_failures_total, "Sessions that could not be opened")                            \
     X(pool_closes_total, "Sessions closed")                                                        \
-    X(queue_wait_seconds_total, "Time spent waiting for a turn, in microseconds")                  \
-    X(database_seconds_total, "Time spent waiting for PostgreSQL, in microseconds")                \
+    X(queue_wait_seconds_total, "Time spent waiting for a turn")                                   \
+    X(database_seconds_total, "Time spent waiting for PostgreSQL")                                 \
     X(statements_total, "Statements executed")                                                     \
     X(transactions_committed_total, "Transactions committed")                                      \
     X(transactions_rolled_back_total, "Transactions rolled back")                                  \
@@ -54,7 +54,9 @@ struct shared_worker {
     _Atomic uint64_t generation;  /* worker: number of the generation it has decided on */
     _Atomic int load;             /* worker: enum shared_load for that generation */
     _Atomic uint32_t sessions;    /* pool, under `lock`: sessions it holds or is closing */
-    _Atomic uint64_t starved;     /* pool: since when it waits without a permit; 0 if it does not */
+    _Atomic uint64_t starved;     /* pool: since when it has waiters, but no session and no permit;
+                                     0 if it does not */
+    _Atomic bool wanting;         /* pool: it could use one more permit */
     _Atomic uint32_t idle;        /* pool: sessions idle now */
     _Atomic uint32_t waiting;     /* pool: requests waiting for a session now */
     _Atomic uint32_t in_flight;   /* worker: requests in the application's hands */
@@ -101,6 +103,9 @@ void shared_wake_master(struct shared *shared);
 /* True if another worker waits for a permit; `ret_since` tells since when the longest has. */
 bool shared_others_starve(struct shared *shared, const struct shared_worker *self,
                           uint64_t *ret_since);
+
+/* True if another worker could use one more permit, starving or not. */
+bool shared_others_want(struct shared *shared, const struct shared_worker *self);
 
 /* counter_add(worker, pool_waits_total, 1) */
 #define counter_add(worker, name, amount)                                                          \

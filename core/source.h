@@ -1,6 +1,7 @@
-/* A snapshot of the scripts and SQL folders: the bytes that one generation is built from. The master
- * reads the folders into memory shared with the workers, so that all workers load the same bytes, a
- * worker started later loads what last proved good, and nothing reads the disk while serving. */
+/* A snapshot of the scripts and SQL folders: the bytes that one generation is built from. The
+ * master reads the folders into memory shared with the workers, so that all workers load the same
+ * bytes, a worker started later loads what last proved good, and nothing reads the disk while
+ * serving. */
 #ifndef MOONPOOL_SOURCE_H
 #define MOONPOOL_SOURCE_H
 
@@ -37,7 +38,6 @@ int source_script(const struct source *source, uint32_t index, struct source_fil
 int source_sql(const struct source *source, uint32_t index, struct source_file *ret_file);
 
 /* The script whose name is `name`; -1 if there is none. */
-int source_find_script(const struct source *source, const char *name,
-                       struct source_file *ret_file);
+int source_find_script(const struct source *source, const char *name, struct source_file *ret_file);
 
 #endif

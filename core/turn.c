@@ -20,8 +20,7 @@ void turns_init(struct turns *turns)
 static struct turn_queue *find_queue(struct turns *turns, const char *key)
 {
     struct list *item, *following;
-    list_for_each(item, following, &turns->queues)
-    {
+    list_for_each (item, following, &turns->queues) {
         struct turn_queue *queue = list_entry(item, struct turn_queue, link);
         if (strcmp(queue->key, key) == 0) {
             return queue;

@@ -6,7 +6,7 @@
  *   NEW, ACQUIRING, OPEN -> RUNNING or COMMITTING  [start]
  *   RUNNING    -> OPEN        [on_done]      or NEW where each batch stands for itself
  *   COMMITTING -> ENDED       [on_done]
- *   any        -> ENDED       [tx_abort, lose] */
+ *   any        -> ENDED       [tx_abort, end] */
 #include "tx.h"
 
 #include <assert.h>
@@ -118,7 +118,8 @@ static void give_back(struct tx *tx, bool cancel)
     turn_end(&tx->database->turns, &tx->turn);
 }
 
-static uint64_t count_wait(struct tx *tx)
+/* How long the present wait has lasted. */
+static uint64_t waited(const struct tx *tx)
 {
     return tx_loop(tx)->now - tx->waiting_since;
 }
@@ -153,10 +154,7 @@ static void note_outcome(struct tx *tx)
 {
     tx->error = tx->batch.error;
     if (outcome_is_unknown(tx)) {
-        char cause[300];
-        snprintf(cause, sizeof cause, "%.299s", tx->batch.error.message);
-        error_set(&tx->error, ERROR_OUTCOME_UNKNOWN, "COMMIT was sent, but its answer was lost: %s",
-                  cause);
+        error_set(&tx->error, ERROR_OUTCOME_UNKNOWN, "COMMIT was sent, but its answer was lost");
     }
     bool done = tx->options.autocommit || tx->batch.commit;
     if (tx->run.lost && tx->error.code == ERROR_NONE && !done) {
@@ -179,7 +177,7 @@ static void end(struct tx *tx)
 
 static void count_run(struct tx *tx)
 {
-    uint64_t spent = count_wait(tx);
+    uint64_t spent = waited(tx);
     counter_add(tx_counters(tx), database_seconds_total, spent);
     counter_add(tx_counters(tx), statements_total, tx->batch.count);
     if (tx->times) {
@@ -216,7 +214,7 @@ static void on_granted(struct pool_waiter *waiter, struct pg *pg, const struct e
 {
     struct tx *tx = list_entry((void *)waiter, struct tx, waiter);
     if (tx->times) {
-        tx->times->pool += count_wait(tx);
+        tx->times->pool += waited(tx);
     }
     if (pg) {
         tx->pg = pg;
@@ -243,10 +241,10 @@ static void acquire(struct tx *tx)
 static void on_turn(struct turn *turn)
 {
     struct tx *tx = list_entry((void *)turn, struct tx, turn);
-    uint64_t waited = count_wait(tx);
-    counter_add(tx_counters(tx), queue_wait_seconds_total, waited);
+    uint64_t spent = waited(tx);
+    counter_add(tx_counters(tx), queue_wait_seconds_total, spent);
     if (tx->times) {
-        tx->times->queued += waited;
+        tx->times->queued += spent;
     }
     acquire(tx);
 }
@@ -329,12 +327,27 @@ bool tx_commit(struct tx *tx, void (*done)(struct tx *tx))
     return false;
 }
 
+/* What was waited for in vain counts too. */
+static void count_broken_wait(struct tx *tx)
+{
+    struct request_times unused = {0};
+    struct request_times *times = tx->times ? tx->times : &unused;
+    if (tx->state == TX_QUEUEING) {
+        times->queued += waited(tx);
+    } else if (tx->state == TX_ACQUIRING) {
+        times->pool += waited(tx);
+    } else if (tx->state == TX_RUNNING || tx->state == TX_COMMITTING) {
+        times->database += waited(tx);
+    }
+}
+
 void tx_abort(struct tx *tx)
 {
     if (tx->state == TX_ENDED) {
         return;
     }
     bool committing = tx->state == TX_COMMITTING;
+    count_broken_wait(tx);
     if (tx->begun && !committing && tx->state != TX_NEW) {
         counter_add(tx_counters(tx), transactions_rolled_back_total, 1);
     }

@@ -12,9 +12,8 @@ static int test_count;
 static int test_failures;
 
 /* One TAP line. `format` names the case. */
-__attribute__((format(printf, 4, 5))) static inline bool test_check(bool good, const char *file,
-                                                                    int line, const char *format,
-                                                                    ...)
+__attribute__((format(printf, 4, 5))) static inline bool
+test_check(bool good, const char *file, int line, const char *format, ...)
 {
     va_list args;
     test_count++;

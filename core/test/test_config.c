@@ -12,12 +12,14 @@ enum { MOST_ARGUMENTS = 8 };
 /* Parses `words`, a NULL-terminated list behind "moonpool". */
 static int parse(struct config *config, const char *const *words, struct error *err)
 {
-    char *argv[MOST_ARGUMENTS + 2] = {(char *)"moonpool"};
+    /* The configuration points into it. */
+    static char *argv[MOST_ARGUMENTS + 2] = {(char *)"moonpool"};
     int argc = 1;
     while (words[argc - 1]) {
         argv[argc] = (char *)words[argc - 1];
         argc++;
     }
+    argv[argc] = NULL;
     return config_parse(config, argc, argv, err);
 }
 
