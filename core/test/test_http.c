@@ -15,7 +15,6 @@
 #include "list.h"
 #include "loop.h"
 #include "request.h"
-
 #include "test.h"
 
 enum { BODY_LIMIT = 1000, BIG_BODY = 8 * 1024 * 1024 };
