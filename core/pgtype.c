@@ -274,6 +274,16 @@ static int scan_plain(struct array_scan *scan)
     return scan->handler->on_element(scan->context, is_null ? NULL : start, length);
 }
 
+/* Braces and elements stand at the beginning of a list or behind a comma, commas and the end of a
+ * list behind one of them. */
+static bool is_in_place(char next, char before)
+{
+    if (next == ',') {
+        return before == '}';
+    }
+    return next == '}' ? before != ',' : before != '}';
+}
+
 static int scan_one(struct array_scan *scan, int *depth)
 {
     switch (*scan->at) {
@@ -284,7 +294,7 @@ static int scan_one(struct array_scan *scan, int *depth)
     case '}':
         (*depth)--;
         scan->at++;
-        return *depth < 0 ? -1 : scan->handler->on_close(scan->context);
+        return scan->handler->on_close(scan->context);
     case ',':
         scan->at++;
         return 0;
@@ -306,12 +316,15 @@ int pgtype_walk_array(const char *text, size_t length, const struct pgtype_array
     }
     scan.at = brace;
     int depth = 0;
-    while (scan.at < scan.end) {
-        if (scan_one(&scan, &depth) != 0) {
+    char before = '{'; /* what was last: '{', ',', or '}' for an element as well */
+    do {
+        char next = *scan.at;
+        if (!is_in_place(next, before) || scan_one(&scan, &depth) != 0) {
             return -1;
         }
-    }
-    return depth == 0 ? 0 : -1;
+        before = next == '{' || next == ',' ? next : '}';
+    } while (scan.at < scan.end && depth > 0);
+    return depth == 0 && scan.at == scan.end ? 0 : -1;
 }
 
 struct array_writer {
