@@ -29,10 +29,13 @@ void app_init(struct app *app, const struct config *config, struct shared *share
     app->database = database;
     app->speaks = speaks;
     runner_init(&app->runner, loop, database, config->development);
+    app->runner.groups = &app->groups;
+    groups_init(&app->groups, &app->runner, shared, (uint32_t)(slot - shared->workers));
 }
 
 void app_finish(struct app *app)
 {
+    groups_finish(&app->groups);
     loop_disarm(app->loop, &app->recheck);
     if (app->checking) {
         load_check_finish(&app->check);
@@ -80,6 +83,7 @@ static void take_over(struct app *app)
     generation_release(app->current);
     app->current = app->candidate;
     app->candidate = NULL;
+    app->groups.current = app->current;
     counter_add(app->slot, reloads_total, !first);
     decide(app, SHARED_LOADED);
     if (first) {

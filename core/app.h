@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "group.h"
 #include "handling.h"
 #include "http.h"
 #include "load.h"
@@ -24,6 +25,7 @@ struct app {
     struct database *database;
     bool speaks; /* this worker's words on a bad generation go to the log at full level */
     struct runner runner;
+    struct groups groups;
     struct generation *current;   /* serves; NULL before the first one does */
     struct generation *candidate; /* being checked; NULL while none is */
     uint64_t candidate_number;

@@ -445,6 +445,15 @@ static int tx_send_batch(lua_State *L)
     return send_queued(L, check_usable(L));
 }
 
+/* tx:open(): BEGIN and what comes with it now, rather than with the first statement. */
+static int tx_open(lua_State *L)
+{
+    struct script_tx *script_tx = check_usable(L);
+    vm_check_wait(L);
+    tx_batch(&script_tx->tx);
+    return send(L, script_tx, READ_ALL);
+}
+
 static int go_on_commit(lua_State *L, int status, lua_KContext context)
 {
     struct script_tx *script_tx = (struct script_tx *)context;
@@ -500,9 +509,16 @@ static int tx_close(lua_State *L)
 }
 
 static const luaL_Reg tx_methods[] = {
-    {"query", tx_query},       {"query_row", tx_query_row},   {"exec", tx_exec},
-    {"queue", tx_queue},       {"send_batch", tx_send_batch}, {"commit", tx_commit_method},
-    {"rollback", tx_rollback}, {"recover", tx_recover},       {NULL, NULL},
+    {"query", tx_query},
+    {"query_row", tx_query_row},
+    {"exec", tx_exec},
+    {"queue", tx_queue},
+    {"send_batch", tx_send_batch},
+    {"open", tx_open},
+    {"commit", tx_commit_method},
+    {"rollback", tx_rollback},
+    {"recover", tx_recover},
+    {NULL, NULL},
 };
 
 /* Beginning. */

@@ -46,6 +46,7 @@ struct decoder {
     struct error *err;
     int result;
     int array_metatable; /* its index on the stack */
+    bool ordered;        /* objects remember the order of their keys */
     int depth;
     lua_Integer counts[JSON_DEPTH + 1]; /* items so far of each open array; -1 for an object */
 };
@@ -128,6 +129,16 @@ static int refuse_twice(const char *key, size_t length, struct error *err)
     return -1;
 }
 
+/* On the stack: the object, whose metatable has the keys so far, and the key. */
+static void remember_key(lua_State *L)
+{
+    lua_getmetatable(L, -2);
+    lua_getfield(L, -1, "__columns");
+    lua_pushvalue(L, -3);
+    lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
+    lua_pop(L, 2);
+}
+
 static int take_key(void *context, const char *text, size_t length, struct error *err)
 {
     struct decoder *decoder = context;
@@ -138,6 +149,9 @@ static int take_key(void *context, const char *text, size_t length, struct error
         return refuse_twice(text, length, err);
     }
     lua_pop(L, 1);
+    if (decoder->ordered) {
+        remember_key(L);
+    }
     return 0;
 }
 
@@ -151,7 +165,14 @@ static void open_table(struct decoder *decoder, lua_Integer count)
 
 static int take_object(void *context, struct error *err)
 {
-    open_table(context, -1);
+    struct decoder *decoder = context;
+    open_table(decoder, -1);
+    if (decoder->ordered) {
+        lua_createtable(decoder->L, 0, 1);
+        lua_newtable(decoder->L);
+        lua_setfield(decoder->L, -2, "__columns");
+        lua_setmetatable(decoder->L, -2);
+    }
     return 0;
 }
 
@@ -205,11 +226,16 @@ static int decode_failed(lua_State *L, int status, struct error *err)
     return -1;
 }
 
-int bind_json_decode(lua_State *L, const char *text, size_t length, struct error *err)
+static int run_decoder(lua_State *L, const char *text, size_t length, bool ordered,
+                       struct error *err)
 {
     struct buffer scratch;
-    struct decoder decoder = {
-        .L = L, .text = text, .length = length, .scratch = &scratch, .err = err};
+    struct decoder decoder = {.L = L,
+                              .text = text,
+                              .length = length,
+                              .scratch = &scratch,
+                              .err = err,
+                              .ordered = ordered};
     int top = lua_gettop(L);
     if (!lua_checkstack(L, 3)) {
         return error_set(err, ERROR_MEMORY, "decoding JSON: the stack is full");
@@ -224,6 +250,16 @@ int bind_json_decode(lua_State *L, const char *text, size_t length, struct error
     }
     lua_settop(L, top + (decoder.result ? 0 : 1));
     return decoder.result;
+}
+
+int bind_json_decode(lua_State *L, const char *text, size_t length, struct error *err)
+{
+    return run_decoder(L, text, length, false, err);
+}
+
+int bind_json_decode_ordered(lua_State *L, const char *text, size_t length, struct error *err)
+{
+    return run_decoder(L, text, length, true, err);
 }
 
 /* ---- encoding ---- */

@@ -23,6 +23,11 @@ void bind_json_mark_array(struct lua_State *L);
  * stands twice in an object, ERROR_MEMORY. Never raises. */
 int bind_json_decode(struct lua_State *L, const char *text, size_t length, struct error *err);
 
+/* The same; objects remember the order of their keys (`__columns`), so that they are encoded as
+ * they came. */
+int bind_json_decode_ordered(struct lua_State *L, const char *text, size_t length,
+                             struct error *err);
+
 /* Appends the value at `index` as JSON. -1 with ERROR_SCRIPT and the path to what cannot be
  * expressed
  * ("$.users[3].score is not a finite number", indices as in Lua); `out` is as before then. Lua

@@ -92,6 +92,31 @@ const struct statement *generation_statement(struct generation *generation, cons
     return statement;
 }
 
+struct route *generation_group(struct generation *generation, const char *name)
+{
+    for (struct generation_group *g = generation ? generation->groups : NULL; g; g = g->next) {
+        if (strcmp(g->name, name) == 0) {
+            return &g->route;
+        }
+    }
+    return NULL;
+}
+
+int generation_add_group(struct generation *generation, const char *name, int function)
+{
+    if (generation_group(generation, name)) {
+        return -1;
+    }
+    struct generation_group *group = arena_zalloc(&generation->arena, sizeof *group);
+    group->name = arena_strdup(&generation->arena, name);
+    group->route.pattern = group->name;
+    group->route.where = group->name;
+    group->route.function = function;
+    group->next = generation->groups;
+    generation->groups = group;
+    return 0;
+}
+
 /* Leaves the reference on the stack as an integer. */
 static int make_thread(lua_State *L)
 {

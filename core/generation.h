@@ -25,6 +25,13 @@ struct route {
     size_t body_limit;   /* bytes; 0 for the server's */
 };
 
+/* A function that group commit calls; led as a request to this route. */
+struct generation_group {
+    struct generation_group *next;
+    const char *name; /* generation arena */
+    struct route route;
+};
+
 /* A Lua thread at rest, or at work for one handling. */
 struct script_thread {
     struct lua_State *lua;
@@ -34,10 +41,11 @@ struct script_thread {
 enum { GENERATION_THREADS = 256 }; /* kept at rest */
 
 struct generation {
-    struct vm *vm;                 /* owned */
-    struct router *router;         /* owned; its targets are struct route */
-    struct catalog catalog;        /* the statements of the SQL folder */
-    struct arena arena;            /* of the routes */
+    struct vm *vm;          /* owned */
+    struct router *router;  /* owned; its targets are struct route */
+    struct catalog catalog; /* the statements of the SQL folder */
+    struct arena arena;     /* of the routes and groups */
+    struct generation_group *groups;
     struct statement **text_slots; /* owned hash table of SQL texts seen in scripts */
     size_t text_count;
     unsigned holders;         /* requests on it, and one for being current */
@@ -61,6 +69,12 @@ struct generation *generation_of(struct lua_State *L);
  * remember. NULL if `text` looks like a name but no statement has it. */
 const struct statement *generation_statement(struct generation *generation, const char *text,
                                              size_t length, struct arena *arena);
+
+/* Adds a group; -1 if there is one of this name. `function` is in the Lua registry. */
+int generation_add_group(struct generation *generation, const char *name, int function);
+
+/* The route to lead the group by; NULL if this generation has no group of this name. */
+struct route *generation_group(struct generation *generation, const char *name);
 
 /* A thread to run Lua code in; may raise for want of memory only inside a protected call, and
  * returns -1 then. */

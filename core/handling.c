@@ -78,6 +78,15 @@ static void end_transactions(struct handling *handling, bool forgotten)
     }
 }
 
+void handling_stop_waiting(struct handling *handling)
+{
+    struct waiting *waiting = handling->waiting;
+    handling->waiting = NULL;
+    if (waiting) {
+        waiting->leave(waiting);
+    }
+}
+
 /* Gives back everything borrowed. */
 static void end(struct handling *handling, bool forgotten)
 {
@@ -85,6 +94,7 @@ static void end(struct handling *handling, bool forgotten)
     handling->waiting_for = NULL;
     list_remove(&handling->ready);
     loop_disarm(handling->runner->loop, &handling->sleep);
+    handling_stop_waiting(handling);
     end_transactions(handling, forgotten);
     if (handling->thread.lua) {
         generation_return_thread(handling->generation, &handling->thread);
@@ -297,19 +307,32 @@ void handling_start(struct runner *runner, struct request *request)
     resume(handling, 1);
 }
 
+/* True if what the handling is at may have been committed, or may yet be. */
+static bool may_be_committed(struct handling *handling, struct error *err)
+{
+    struct waiting *waiting = handling->waiting;
+    if (waiting && !waiting->withdraw(waiting, err)) {
+        return true;
+    } else if (waiting) {
+        handling->waiting = NULL;
+        return false;
+    }
+    deadline_error(handling, err);
+    return handling->committed ||
+           (handling->waiting_for && tx_is_committing(handling->waiting_for));
+}
+
 void handling_expire(struct handling *handling)
 {
+    struct error err;
     if (handling->state == HANDLING_DONE) {
         return;
     }
-    bool committing = handling->waiting_for && tx_is_committing(handling->waiting_for);
-    if ((committing || handling->committed) && !handling->granted_grace) {
+    if (may_be_committed(handling, &err) && !handling->granted_grace) {
         handling->granted_grace = true;
         handling->request->deadline = handling->runner->loop->now + MILLISECONDS(COMMIT_GRACE_MS);
         return;
     }
-    struct error err;
-    deadline_error(handling, &err);
     fail_plainly(handling, &err);
 }
 
@@ -341,6 +364,19 @@ int handling_wait(struct lua_State *L, struct handling *handling, struct tx *tx,
     handling->state = HANDLING_WAITING;
     handling->waiting_for = tx;
     return vm_wait(L, k, context);
+}
+
+int handling_wait_else(struct lua_State *L, struct handling *handling,
+                       int (*k)(struct lua_State *L, int status, intptr_t context),
+                       intptr_t context)
+{
+    handling->state = HANDLING_WAITING;
+    return vm_wait(L, k, context);
+}
+
+void handling_wake(struct handling *handling)
+{
+    make_ready(handling);
 }
 
 static void on_slept(struct timer *timer)

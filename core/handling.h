@@ -18,6 +18,7 @@
 #include "tx.h"
 
 struct error;
+struct groups;
 struct lua_State;
 struct request;
 
@@ -25,8 +26,18 @@ struct request;
 struct runner {
     struct loop *loop;         /* borrowed */
     struct database *database; /* borrowed */
+    struct groups *groups;     /* borrowed */
     bool development;          /* script errors go to the client */
     struct list ready;         /* of struct handling */
+};
+
+/* What a handling waits for, if it is neither a transaction nor a sleep. Embedded by its owner. */
+struct waiting {
+    /* The handling does not wait any more: it was answered, or its request is over. */
+    void (*leave)(struct waiting *waiting);
+    /* The deadline has passed. True if what it waits for will not happen: `err` is what to answer,
+     * and `leave` is not called. False if it may have happened; `err` says so. */
+    bool (*withdraw)(struct waiting *waiting, struct error *err);
 };
 
 enum handling_state { HANDLING_READY, HANDLING_RUNNING, HANDLING_WAITING, HANDLING_DONE };
@@ -51,6 +62,7 @@ struct handling {
     struct list transactions;    /* open ones: at most one, but for what is being ended */
     struct script_tx statements; /* autocommit; `handling` is NULL until it is first used */
     struct tx *waiting_for;      /* the operation under way; NULL if none or a sleep */
+    struct waiting *waiting;     /* borrowed; NULL if it is one of those or none */
     struct timer sleep;
     bool committed;          /* a transaction of this request was committed, or may have been */
     bool granted_grace;      /* the deadline was moved on because of a COMMIT */
@@ -84,6 +96,13 @@ struct handling *handling_of(struct lua_State *L);
 int handling_wait(struct lua_State *L, struct handling *handling, struct tx *tx,
                   int (*k)(struct lua_State *L, int status, intptr_t context), intptr_t context);
 void handling_on_tx(struct tx *tx);
+
+/* Yields until handling_wake(), having set `waiting` before. */
+int handling_wait_else(struct lua_State *L, struct handling *handling,
+                       int (*k)(struct lua_State *L, int status, intptr_t context),
+                       intptr_t context);
+void handling_wake(struct handling *handling);
+void handling_stop_waiting(struct handling *handling);
 
 /* Yields for `duration` microseconds. */
 int handling_sleep(struct lua_State *L, struct handling *handling, uint64_t duration,

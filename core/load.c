@@ -11,6 +11,7 @@
 #include "bind_app.h"
 #include "bind_db.h"
 #include "bind_error.h"
+#include "bind_group.h"
 #include "bind_json.h"
 #include "bind_request.h"
 #include "bind_rows.h"
@@ -57,6 +58,7 @@ static int open_modules(struct vm *vm, struct error *err)
     vm_preload_c(vm, "moonpool.json", bind_json_open);
     vm_preload_c(vm, "moonpool.app", bind_app_open);
     vm_preload_c(vm, "moonpool.db", bind_db_open);
+    vm_preload_c(vm, "moonpool.group", bind_group_open);
     for (size_t i = 0; i < lua_module_count; i++) {
         const struct lua_module *module = &lua_modules[i];
         vm_preload_lua(vm, module->name, module->text, (size_t)(module->end - module->text));

@@ -50,7 +50,8 @@ struct shared *shared_create(uint32_t worker_count, uint32_t pool_max, struct er
     }
     shared->worker_count = worker_count;
     shared->pool_max = pool_max;
-    if (make_eventfds(shared) != 0 || init_lock(&shared->lock) != 0) {
+    if (make_eventfds(shared) != 0 || init_lock(&shared->lock) != 0 ||
+        init_lock(&shared->desk.lock) != 0) {
         error_set(err, ERROR_MEMORY, "shared memory: %s", strerror(errno));
         shared_destroy(shared);
         return NULL;
@@ -141,6 +142,7 @@ void shared_bury(struct shared *shared, struct shared_worker *worker)
     lock(shared);
     worker->sessions = 0;
     unlock(shared);
+    desk_bury(&shared->desk, (uint32_t)(worker - shared->workers));
     worker->pid = 0;
     worker->ready = false;
     worker->starved = 0;

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "desk.h"
 #include "source.h"
 
 struct error;
@@ -78,6 +79,7 @@ struct shared {
     _Atomic int candidate;       /* master: which of `sources` carries `generation` */
     struct shared_worker workers[SHARED_WORKERS];
     struct source sources[2];
+    struct desk desk; /* of group-committed functions */
 };
 
 /* Maps it, zeroed, with the lock and the eventfds made. NULL on failure. */

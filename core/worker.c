@@ -115,6 +115,7 @@ static void on_wake(struct watch *watch, uint32_t events)
     eventfd_t count;
     eventfd_read(watch->fd, &count);
     pool_attend(&worker->database.pool);
+    groups_attend(&worker->app.groups);
     app_attend(&worker->app);
 }
 

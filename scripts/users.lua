@@ -23,46 +23,86 @@ local PAGE = {
   after = { type = "integer", minimum = 0, default = 0 },
 }
 
--- A decimal column cannot hold what overflowed, so this create is refused instead.
-local function checked_score(user, users_count)
-  local value = score.formula(user.score, users_count)
-  if value ~= value or value == math.huge or value == -math.huge then
+-- A decimal column cannot hold what overflowed, so such a create is refused instead.
+local function checked_score(user, value, users_count)
+  local new = score.formula(value, users_count)
+  if new ~= new or new == math.huge or new == -math.huge then
     app.fail(422, ("the score of user %d would no longer be a finite number"):format(user.id))
   end
-  return value
+  return new
 end
 
-local function queue_scores(tx)
-  local users = tx:query("get_user_scores")
+-- Inserts the users with their profiles, in order. Gives the place of each new id among those created,
+-- and the ids; a name that is in use has none: it is refused before an id is spent on it.
+local function insert_users(tx, users)
   for _, user in ipairs(users) do
-    tx:queue("update_user_score", user.id, checked_score(user, #users))
+    tx:queue("create_user", user.username, user.score)
   end
+  local rows = tx:send_batch()
+  local places, ids = {}, {}
+  for i, user in ipairs(users) do
+    local row = rows[i]
+    if row then
+      ids[#ids + 1] = row.id
+      places[row.id] = #ids
+      tx:queue("create_user_profile", row.id, user.profile.firstname, user.profile.lastname)
+      tx:queue("log_action", ("new user created with id %d and username %s"):format(row.id, user.username))
+    end
+  end
+  return places, ids
 end
 
--- A name that is taken is refused before an id is spent on it; the unique constraint stays behind
--- this for those who write without the lock.
-local function insert_user(tx, user)
-  local row = tx:query_row("create_user", user.username, user.score)
-  if not row then
+-- Gives every user the scores that these creates, one after the other, would have given: a create
+-- counts the users there are with it, and scores all of them, the new one included. Gives the score
+-- that each new user had when its own create was done.
+local function update_scores(tx, places, created)
+  local users = tx:query("get_user_scores")
+  local before = #users - created
+  local first_scores = {}
+  for _, user in ipairs(users) do
+    local first = places[user.id] or 1
+    local value = user.score
+    for place = first, created do
+      value = checked_score(user, value, before + place)
+      if place == places[user.id] then
+        first_scores[user.id] = value
+      end
+    end
+    tx:queue("update_user_scores", user.id, value)
+  end
+  return first_scores
+end
+
+-- Creates that come at the same time are done together, in one transaction with one update of all
+-- scores; the result is that of one after the other. `serialize` keeps the groups of other hosts, and
+-- other writers that lock the table, apart.
+local create_user = app.db:group("create_user", { max = 64, serialize = "users" }, function(tx, users)
+  local places, ids = insert_users(tx, users)
+  local stored = {}
+  if #ids > 0 then
+    local first_scores = update_scores(tx, places, #ids)
+    for _, row in ipairs(tx:query("get_users_by_id", ids)) do
+      row.score = first_scores[row.id]
+      stored[row.username] = row
+    end
+  end
+  local outputs = {}
+  for i, user in ipairs(users) do
+    outputs[i] = { created = stored[user.username] }
+    -- The second of two with one name in a group finds it in use.
+    stored[user.username] = nil
+  end
+  return outputs
+end)
+
+app.post("/users", { deadline = 2.0, body = NEW_USER }, function(req)
+  local user = req.body
+  local created = create_user(user).created
+  if not created then
     app.fail(409, ("the username %s is in use"):format(user.username), {
       errors = { { pointer = "/username", detail = "is in use" } },
     })
   end
-  return row
-end
-
--- Creates take turns (`serialize`), since each writes the score of every user: two at once give the
--- result of one after the other.
-app.post("/users", { deadline = 2.0, body = NEW_USER }, function(req)
-  local user = req.body
-  local created = app.db:transaction({ serialize = "users" }, function(tx)
-    local row = insert_user(tx, user)
-    tx:queue("create_user_profile", row.id, user.profile.firstname, user.profile.lastname)
-    queue_scores(tx)
-    tx:send_batch()
-    tx:exec("log_action", ("new user created with id %d and username %s"):format(row.id, user.username))
-    return tx:query_row("get_user", row.id)
-  end)
   return 201, created, { Location = "/users/" .. created.id }
 end)
 

@@ -19,10 +19,12 @@ select id, score
 from users
 order by id;
 
--- name: update_user_score :exec
-update users
-set score = $2, updated = current_timestamp
-where id = $1;
+-- name: update_user_scores :bulk
+-- Queued once per user, sent as one statement.
+update users u
+set score = v.score, updated = current_timestamp
+from unnest($1::integer[], $2::decimal[]) v(id, score)
+where u.id = v.id;
 
 -- name: get_user :one
 select u.id, u.username, u.score, u.created, u.updated,
@@ -30,6 +32,14 @@ select u.id, u.username, u.score, u.created, u.updated,
 from users u
 left join user_profile p on p.user_id = u.id
 where u.id = $1::bigint;
+
+-- name: get_users_by_id :many
+select u.id, u.username, u.score, u.created, u.updated,
+       json_build_object('firstname', p.firstname, 'lastname', p.lastname) as profile
+from users u
+left join user_profile p on p.user_id = u.id
+where u.id = any ($1::integer[])
+order by u.id;
 
 -- name: get_users :many
 -- One page: the users behind the id $1, at most $2.

@@ -1,5 +1,6 @@
 -- The database as scripts see it: app.db, and the methods of a transaction that need no C.
 local native = require "moonpool.db"
+local native_group = require "moonpool.group"
 
 local Tx = native.tx
 
@@ -114,6 +115,115 @@ function Tx:savepoint(fn)
   self:send_batch()
   self:exec("release savepoint moonpool")
   return table.unpack(results, 2, results.n)
+end
+
+-- Failures that are not a member's doing: to try its members one by one would not help.
+local FINAL = {
+  ["outcome-unknown"] = true,
+  ["database-unavailable"] = true,
+  ["deadline-exceeded"] = true,
+  ["pool-timeout"] = true,
+  ["queue-timeout"] = true,
+}
+
+local GROUP_OPTIONS = { max = "number", serialize = "string" }
+local MOST_MEMBERS = 256
+
+-- Runs the group's function on `inputs` and commits. nil if a member was answered meanwhile, which
+-- must not be committed; `index` is that of the only member, nil for all.
+local function commit_group(group, tx, inputs, index)
+  local outputs = group.fn(tx, inputs)
+  for i = 1, #inputs do
+    if type(outputs) ~= "table" or outputs[i] == nil then
+      error(("the group %s has no output for input %d"):format(group.name, i), 0)
+    end
+  end
+  if not native_group.seal(index) then
+    return nil
+  end
+  tx:commit()
+  return outputs
+end
+
+local function refuse_all(count, err)
+  for i = 1, count do
+    native_group.refuse(i, err)
+  end
+end
+
+local function try_one(group, input, index)
+  local tx = native.begin { serialize = group.serialize }
+  local done, outputs = pcall(commit_group, group, tx, { input }, index)
+  tx:rollback()
+  if not done then
+    native_group.refuse(index, outputs)
+  elseif outputs then
+    native_group.answer(index, outputs[1])
+  end
+end
+
+-- The lock is waited for before the inputs are taken: who comes meanwhile still joins.
+local function lead(group)
+  local tx = native.begin { serialize = group.serialize }
+  local opened, err = pcall(tx.open, tx)
+  local inputs = native_group.take(group.max)
+  if not opened then
+    tx:rollback()
+    refuse_all(#inputs, err)
+    return
+  elseif #inputs == 0 then
+    tx:rollback()
+    return
+  end
+  local done, outputs = pcall(commit_group, group, tx, inputs)
+  tx:rollback()
+  if done and outputs then
+    for i = 1, #inputs do
+      native_group.answer(i, outputs[i])
+    end
+  elseif not done and (#inputs == 1 or (type(outputs) == "table" and FINAL[outputs.code])) then
+    refuse_all(#inputs, outputs)
+  elseif not done then
+    for i, input in ipairs(inputs) do
+      try_one(group, input, i)
+    end
+  end
+end
+
+local function check_group(name, options, fn)
+  if type(name) ~= "string" then
+    error("a group needs a name", 3)
+  elseif type(fn) ~= "function" then
+    error("a group needs a function(tx, inputs) that returns an output for each input", 3)
+  end
+  for option, value in pairs(options) do
+    if not GROUP_OPTIONS[option] then
+      error(("a group has no option '%s'"):format(option), 3)
+    elseif type(value) ~= GROUP_OPTIONS[option] then
+      error(("the option '%s' of a group must be a %s"):format(option, GROUP_OPTIONS[option]), 3)
+    end
+  end
+end
+
+--- Makes a group-committed function: requests that call it at the same time, in whatever worker, are
+--- handed together to `fn` in one transaction.
+function Db:group(name, options, fn)
+  if fn == nil then
+    options, fn = {}, options
+  end
+  check_group(name, options, fn)
+  local group = {
+    name = name,
+    fn = fn,
+    serialize = options.serialize,
+    max = math.min(options.max or 64, MOST_MEMBERS),
+  }
+  native_group.register(name, function()
+    lead(group)
+  end)
+  return function(input)
+    return native_group.join(name, input)
+  end
 end
 
 return setmetatable({}, { __index = Db, __name = "moonpool.database" })

@@ -1,0 +1,174 @@
+/* Inputs and outputs travel as JSON, since a member and the code that leads its group may be in
+ * different processes. */
+#include "bind_group.h"
+
+#include <string.h>
+
+#include <lauxlib.h>
+#include <lua.h>
+
+#include "bind_error.h"
+#include "bind_json.h"
+#include "error.h"
+#include "generation.h"
+#include "group.h"
+#include "handling.h"
+#include "request.h"
+#include "vm.h"
+
+/* register(name, lead) */
+static int add_group(lua_State *L)
+{
+    struct generation *generation = generation_of(L);
+    const char *name = luaL_checkstring(L, 1);
+    luaL_checktype(L, 2, LUA_TFUNCTION);
+    luaL_argcheck(L, *name && strlen(name) < DESK_NAME, 1, "a name of 1 to 63 bytes expected");
+    if (!generation->vm->source) {
+        return luaL_error(L, "groups are made while the scripts are loaded, not later");
+    }
+    lua_settop(L, 2);
+    if (generation_add_group(generation, name, luaL_ref(L, LUA_REGISTRYINDEX)) != 0) {
+        return luaL_error(L, "there is a group named %s already", name);
+    }
+    return 0;
+}
+
+/* Members. */
+
+static void encode(lua_State *L, int index, struct handling *handling)
+{
+    struct error err;
+    handling->scratch.length = 0;
+    if (bind_json_encode(L, index, &handling->scratch, &err) != 0) {
+        bind_error_raise(L, &err);
+    }
+}
+
+static int go_on_join(lua_State *L, int status, lua_KContext context)
+{
+    struct group_member *member = (struct group_member *)context;
+    struct handling *handling = member->handling;
+    struct error err = *group_error(member);
+    size_t length;
+    const char *output = group_output(member, &length);
+    if (err.code == ERROR_NONE) {
+        bind_json_decode_ordered(L, output, length, &err);
+    }
+    /* Done by the group: a failure of ours from here on is not one of its work. */
+    handling->committed |= err.code == ERROR_NONE || err.code == ERROR_OUTCOME_UNKNOWN;
+    handling_stop_waiting(handling);
+    return err.code == ERROR_NONE ? 1 : bind_error_raise(L, &err);
+}
+
+/* join(name, input) */
+static int join(lua_State *L)
+{
+    struct handling *handling = handling_of(L);
+    const char *name = luaL_checkstring(L, 1);
+    luaL_checkany(L, 2);
+    if (!list_is_empty(&handling->transactions)) {
+        return luaL_error(L, "a transaction is open: a group cannot be joined before it has ended");
+    }
+    vm_check_wait(L);
+    encode(L, 2, handling);
+    struct group_member *member = arena_alloc(&handling->request->arena, sizeof *member);
+    struct error err;
+    if (group_join(handling->runner->groups, member, handling, name, handling->scratch.data,
+                   handling->scratch.length, &err) != 0) {
+        return bind_error_raise(L, &err);
+    }
+    return handling_wait_else(L, handling, go_on_join, (lua_KContext)member);
+}
+
+/* The leading code. */
+
+static struct group_lead *check_lead(lua_State *L)
+{
+    struct handling *handling = handling_of(L);
+    struct group_lead *lead = group_lead_of(handling->runner->groups, handling);
+    if (!lead) {
+        luaL_error(L, "this is for the code that leads a group");
+    }
+    return lead;
+}
+
+static void push_input(lua_State *L, struct group_lead *lead, int index)
+{
+    size_t length;
+    struct error err;
+    const char *input = group_input(lead, index, &length);
+    if (bind_json_decode(L, input, length, &err) != 0) {
+        bind_error_raise(L, &err);
+    }
+}
+
+/* take(most) -> inputs */
+static int take(lua_State *L)
+{
+    struct group_lead *lead = check_lead(L);
+    int count = group_take(lead, (int)luaL_checkinteger(L, 1));
+    lua_createtable(L, count, 0);
+    for (int i = 0; i < count; i++) {
+        push_input(L, lead, i);
+        lua_rawseti(L, -2, i + 1);
+    }
+    return 1;
+}
+
+static int check_index(lua_State *L, int argument)
+{
+    lua_Integer index = luaL_checkinteger(L, argument);
+    luaL_argcheck(L, index >= 1 && index <= DESK_TAKE, argument, "index of a member expected");
+    return (int)index - 1;
+}
+
+/* seal([index]) -> false if a member was answered meanwhile */
+static int seal(lua_State *L)
+{
+    struct group_lead *lead = check_lead(L);
+    lua_pushboolean(L, group_seal(lead, lua_isnoneornil(L, 1) ? -1 : check_index(L, 1)));
+    return 1;
+}
+
+/* answer(index, output) */
+static int answer(lua_State *L)
+{
+    struct group_lead *lead = check_lead(L);
+    struct handling *handling = handling_of(L);
+    int index = check_index(L, 1);
+    struct error err;
+    handling->scratch.length = 0;
+    if (bind_json_encode(L, 2, &handling->scratch, &err) != 0) {
+        group_answer(lead, index, NULL, 0, &err);
+    } else {
+        group_answer(lead, index, handling->scratch.data, handling->scratch.length, NULL);
+    }
+    return 0;
+}
+
+/* refuse(index, error) */
+static int refuse(lua_State *L)
+{
+    struct group_lead *lead = check_lead(L);
+    struct handling *handling = handling_of(L);
+    int index = check_index(L, 1);
+    struct error err;
+    handling->scratch.length = 0;
+    lua_settop(L, 2);
+    if (!bind_error_read(L, 2, &err, &handling->scratch)) {
+        vm_error(L, &err, NULL, 0);
+    }
+    group_answer(lead, index, NULL, 0, &err);
+    return 0;
+}
+
+static const luaL_Reg functions[] = {
+    {"register", add_group}, {"join", join},     {"take", take}, {"seal", seal},
+    {"answer", answer},      {"refuse", refuse}, {NULL, NULL},
+};
+
+int bind_group_open(lua_State *L)
+{
+    luaL_newlib(L, functions);
+    return 1;
+}
