@@ -71,7 +71,8 @@ void timer_arm(struct timers *timers, struct timer *timer, uint64_t at,
                void (*fire)(struct timer *timer))
 {
     timer->fire = fire;
-    timer->at = at;
+    /* So that timers which arm themselves or each other cannot hold the loop. */
+    timer->at = at > timers->running ? at : timers->running + 1;
     if (!timer->slot) {
         if (timers->count == timers->capacity) {
             timers->capacity = timers->capacity ? timers->capacity * 2 : 64;
@@ -108,11 +109,11 @@ uint64_t timers_next(const struct timers *timers)
 
 void timers_run(struct timers *timers, uint64_t now)
 {
-    /* Bounded by the number armed now, so that a timer which re-arms itself cannot hold the loop.
-     */
-    for (size_t left = timers->count; left > 0 && timers_next(timers) <= now; left--) {
+    timers->running = now;
+    while (timers_next(timers) <= now) {
         struct timer *timer = timers->heap[0];
         timer_disarm(timers, timer);
         timer->fire(timer);
     }
+    timers->running = 0;
 }

@@ -28,6 +28,7 @@ struct timers {
     struct timer **heap; /* owned array of borrowed timers; earliest first */
     size_t count;
     size_t capacity;
+    uint64_t running; /* the time up to which timers_run() is firing; 0 outside of it */
 };
 
 void timers_init(struct timers *timers);
@@ -44,7 +45,8 @@ void timer_disarm(struct timers *timers, struct timer *timer);
 uint64_t timers_next(const struct timers *timers);
 
 /* Fires every timer whose time has come. A timer is disarmed before its `fire` is called, which may
- * arm and disarm any timer. Timers armed for the past by a `fire` wait for the next call. */
+ * arm and disarm any timer. What a `fire` arms for the past or for `now` is due right after `now`,
+ * in a later call. */
 void timers_run(struct timers *timers, uint64_t now);
 
 #endif

@@ -63,8 +63,10 @@ static const struct row rows[] = {
     {"one arms another for the past", {10, 0, 0}, ARM_NEXT_FOR_NOW, "a", "ab", "ab"},
     {"one arms another for later", {10, 0, 20}, ARM_NEXT_LATER, "ac", "ac", "acb"},
     {"one puts off another that is due", {10, 15, 20}, ARM_NEXT_LATER, "ac", "ac", "acb"},
-    {"one moves another to the front", {10, 40, 0}, ARM_NEXT_FOR_NOW, "ab", "ab", "ab"},
+    {"one moves another to the front", {10, 40, 0}, ARM_NEXT_FOR_NOW, "a", "ab", "ab"},
     {"one that re-arms itself fires once in a run", {10, 0, 0}, REARM_FOR_NOW, "a", "aa", "aaa"},
+    {"though others are due", {10, 15, 0}, REARM_FOR_NOW, "ab", "aba", "abaa"},
+    {"though others are armed", {10, 40, 45}, REARM_FOR_NOW, "a", "aabc", "aabca"},
     {"one that re-arms itself for later", {10, 15, 0}, REARM_LATER, "ab", "ab", "aba"},
 };
 
