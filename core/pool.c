@@ -75,13 +75,10 @@ static void fail_waiters(struct pool *pool)
     struct error err = pool->down;
     struct list failing;
     list_init(&failing);
-    for (struct pool_waiter *w = oldest_waiter(pool); w; w = oldest_waiter(pool)) {
-        dequeue(pool, w);
-        list_append(&failing, &w->link);
-    }
+    list_take(&failing, &pool->waiters);
     while (!list_is_empty(&failing)) {
         struct pool_waiter *w = list_entry(failing.next, struct pool_waiter, link);
-        list_remove(&w->link);
+        dequeue(pool, w);
         w->granted(w, NULL, &err);
     }
 }
@@ -360,14 +357,14 @@ static void keep_minimum(struct pool *pool)
 static void on_housework(struct timer *timer)
 {
     struct pool *pool = list_entry((void *)timer, struct pool, housework);
+    /* First, since who asks again on being refused wants it sooner. */
+    loop_arm(pool->loop, timer, pool->loop->now + MILLISECONDS(HOUSEWORK_MS), on_housework);
     if (pool->down.code != ERROR_NONE && !is_alive(pool)) {
         fail_waiters(pool);
     }
     retire_old(pool);
     keep_minimum(pool);
     serve(pool);
-    loop_arm(pool->loop, &pool->housework, pool->loop->now + MILLISECONDS(HOUSEWORK_MS),
-             on_housework);
 }
 
 void pool_init(struct pool *pool, struct loop *loop, struct helper *helper,

@@ -1,0 +1,496 @@
+/* The pool as a state machine: two workers' pools over one shared memory, with sessions that this
+ * test opens, breaks and cleans as the steps of a story say. No PostgreSQL, no waiting: the clock
+ * is the loop's `now`, which the test moves. */
+#include "pool.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "arena.h"
+#include "pg.h"
+#include "shared.h"
+#include "test.h"
+
+enum { WORKERS = 2, CUSTOMERS = 8, SESSIONS = 64 };
+
+/* -- Sessions: the stand-in for pg.c -- */
+
+static struct pg *sessions[SESSIONS]; /* oldest first */
+static size_t session_count;
+static unsigned faults; /* calls in a wrong state, and permits over the maximum */
+
+struct pg *pg_open(struct loop *loop, struct helper *helper, const struct pg_target *target,
+                   const struct pg_events *events, void *owner, uint64_t deadline)
+{
+    struct pg *pg = memory_zalloc(sizeof *pg);
+    list_init(&pg->link);
+    pg->state = PG_CONNECTING;
+    pg->loop = loop;
+    pg->events = events;
+    pg->owner = owner;
+    faults += session_count == SESSIONS;
+    sessions[session_count++] = pg;
+    return pg;
+}
+
+void pg_lend(struct pg *pg)
+{
+    faults += pg->state != PG_IDLE;
+    pg->state = PG_LENT;
+}
+
+/* In these stories a session is dirty where its holder wants something cancelled. */
+bool pg_release(struct pg *pg, bool cancel)
+{
+    faults += pg->state != PG_LENT;
+    pg->state = cancel ? PG_CLEANING : PG_IDLE;
+    pg->idle_since = pg->loop->now;
+    return !cancel;
+}
+
+bool pg_is_worn(const struct pg *pg)
+{
+    return pg->failure.code != ERROR_NONE;
+}
+
+void pg_close(struct pg *pg)
+{
+    faults += pg->state == PG_LENT || pg->state == PG_CLOSING;
+    pg->state = PG_CLOSING;
+}
+
+void pg_destroy(struct pg *pg)
+{
+    size_t i = 0;
+    while (sessions[i] != pg) {
+        i++;
+    }
+    session_count--;
+    memmove(&sessions[i], &sessions[i + 1], (session_count - i) * sizeof *sessions);
+    free(pg);
+}
+
+bool pipeline_is_idle(const struct pipeline *pipeline)
+{
+    return false;
+}
+
+/* -- Customers, workers and the steps of a story -- */
+
+struct customer {
+    struct pool_waiter waiter;
+    struct pool *pool;
+    struct pg *pg; /* borrowed; what it has */
+    char name;
+    bool hasty;               /* gives back what it is granted at once */
+    bool stubborn;            /* asks again when it is refused */
+    struct customer *forgets; /* whom it makes give up when it is refused */
+};
+
+static struct loop loop;
+static struct shared *shared;
+static struct pool pools[WORKERS];
+static struct customer customers[CUSTOMERS];
+static struct pool *current;
+static char diary[64]; /* who was served: in capitals if at once, with '!' if refused */
+
+static const struct pool_options usual = {
+    .max_lifetime = SECONDS(100),
+    .max_idle = SECONDS(20),
+    .connect_timeout = SECONDS(5),
+};
+
+static void note(char c)
+{
+    size_t used = strlen(diary);
+    if (used + 1 < sizeof diary) {
+        diary[used] = c;
+        diary[used + 1] = '\0';
+    }
+}
+
+static void ask(struct customer *customer)
+{
+    customer->pg = pool_acquire(customer->pool, &customer->waiter);
+    if (customer->pg) {
+        note((char)(customer->name - 'a' + 'A'));
+    }
+}
+
+static void leave(struct customer *customer, bool dirty)
+{
+    struct pg *pg = customer->pg;
+    customer->pg = NULL;
+    if (pg) {
+        pool_release(customer->pool, pg, dirty);
+    } else if (customer->pool) {
+        pool_forget(customer->pool, &customer->waiter);
+    }
+}
+
+static void on_refused(struct customer *customer)
+{
+    note('!');
+    if (customer->stubborn) {
+        ask(customer);
+    }
+    if (customer->forgets) {
+        leave(customer->forgets, false);
+    }
+}
+
+static void on_granted(struct pool_waiter *waiter, struct pg *pg, const struct error *err)
+{
+    struct customer *customer = list_entry(waiter, struct customer, waiter);
+    note(customer->name);
+    customer->pg = pg;
+    if (!pg) {
+        faults += err->code == ERROR_NONE;
+        on_refused(customer);
+    } else if (customer->hasty) {
+        leave(customer, false);
+    }
+}
+
+/* The oldest session of the current worker in a state; a story that needs one which is not there is
+ * a fault. */
+static struct pg *find(enum pg_state state)
+{
+    for (size_t i = 0; i < session_count; i++) {
+        if (sessions[i]->state == state && sessions[i]->owner == current) {
+            return sessions[i];
+        }
+    }
+    faults++;
+    return NULL;
+}
+
+static void make_idle(struct pg *pg)
+{
+    if (pg) {
+        pg->opened_at = pg->was_open ? pg->opened_at : loop.now;
+        pg->was_open = true;
+        pg->state = PG_IDLE;
+        pg->idle_since = loop.now;
+        pg->events->on_idle(pg);
+    }
+}
+
+static void close_session(struct pg *pg, enum error_code code)
+{
+    struct error err;
+    error_set(&err, code, "%s", "as the story says");
+    if (pg) {
+        pg->state = PG_CLOSED;
+        pg->events->on_closed(pg, &err);
+    }
+}
+
+static void lose(struct customer *customer)
+{
+    struct pg *pg = customer->pg;
+    customer->pg = NULL;
+    pool_lost(customer->pool, pg);
+    close_session(pg, ERROR_UNAVAILABLE);
+}
+
+/* A worker looks up only when it has been woken. */
+static void attend(void)
+{
+    uint64_t count;
+    if (read(current->slot->wake_fd, &count, sizeof count) == sizeof count) {
+        pool_attend(current);
+    }
+}
+
+static void pass_time(uint64_t milliseconds)
+{
+    loop.now += MILLISECONDS(milliseconds);
+    timers_run(&loop.timers, loop.now);
+}
+
+static void take_customer_step(char verb, struct customer *customer)
+{
+    switch (verb) {
+    case '+':
+        customer->pool = current;
+        ask(customer);
+        break;
+    case '-':
+        leave(customer, false);
+        break;
+    case '~':
+        leave(customer, true);
+        break;
+    case '!':
+        lose(customer);
+        break;
+    case '*':
+        customer->hasty = true;
+        break;
+    case '^':
+        customer->stubborn = true;
+        break;
+    default:
+        faults++;
+    }
+}
+
+/* Verbs for the oldest session, or for the worker. */
+static void take_step(char verb)
+{
+    switch (verb) {
+    case '1':
+    case '2':
+        current = &pools[verb - '1'];
+        break;
+    case 'o': /* opened */
+        make_idle(find(PG_CONNECTING));
+        break;
+    case 'f': /* failed to open */
+        close_session(find(PG_CONNECTING), ERROR_UNAVAILABLE);
+        break;
+    case 'c': /* cleaned */
+        make_idle(find(PG_CLEANING));
+        break;
+    case 'z': /* closed, as it was asked to */
+        close_session(find(PG_CLOSING), ERROR_NONE);
+        break;
+    case 'w': /* worn: will not be used again */
+        find(PG_LENT)->failure.code = ERROR_UNAVAILABLE;
+        break;
+    case '?':
+        attend();
+        break;
+    default:
+        faults++;
+    }
+}
+
+static void count_permits(void)
+{
+    uint32_t sum = 0;
+    for (int i = 0; i < WORKERS; i++) {
+        sum += shared->workers[i].sessions;
+    }
+    faults += sum > shared->pool_max || sum != session_count;
+}
+
+/* Steps stand between blanks: "+a" asks, "-a" gives back or gives up, "~a" gives back dirty, "!a"
+ * loses its session, "*a" and "^a" make it hasty or stubborn, "@50" lets 50 ms pass, "=" parts the
+ * diary; for the others see above. */
+static void play(const char *story)
+{
+    for (const char *step = story; *step; step += strcspn(step, " "), step += *step == ' ') {
+        if (*step == '@') {
+            pass_time(strtoull(step + 1, NULL, 10));
+        } else if (*step == '=') {
+            note('=');
+        } else if (step[1] >= 'a' && step[1] < 'a' + CUSTOMERS) {
+            take_customer_step(*step, &customers[step[1] - 'a']);
+        } else {
+            take_step(*step);
+        }
+        count_permits();
+    }
+}
+
+/* "o1 i2 l3 g4 w5": opening, idle, lent, going, and waiting, for each worker; nothing for none. */
+static const char *shape(void)
+{
+    static char text[128];
+    size_t used = 0;
+    text[0] = '\0';
+    for (int i = 0; i < WORKERS; i++) {
+        const struct pool *pool = &pools[i];
+        const struct list *lists[] = {&pool->opening, &pool->idle, &pool->lent, &pool->leaving,
+                                      &pool->waiters};
+        for (int k = 0; k < 5; k++) {
+            unsigned length = 0;
+            for (const struct list *item = lists[k]->next; item != lists[k]; item = item->next) {
+                length++;
+            }
+            if (length) {
+                used += (size_t)snprintf(text + used, sizeof text - used, "%s%c%u", used ? " " : "",
+                                         "oilgw"[k], length);
+            }
+            faults += k == 4 && length != pool->waiting;
+        }
+        used += (size_t)snprintf(text + used, sizeof text - used, "%s", i ? "" : " |");
+    }
+    return text + (text[0] == ' ');
+}
+
+static void begin(uint32_t maximum, const struct pool_options *options)
+{
+    struct error err;
+    faults = 0;
+    diary[0] = '\0';
+    memset(customers, 0, sizeof customers);
+    memset(&loop, 0, sizeof loop);
+    timers_init(&loop.timers);
+    loop.now = SECONDS(1000);
+    shared = shared_create(WORKERS, maximum, &err);
+    for (int i = 0; i < WORKERS; i++) {
+        pool_init(&pools[i], &loop, NULL, NULL, shared, &shared->workers[i], options);
+    }
+    for (int i = 0; i < CUSTOMERS; i++) {
+        customers[i].name = (char)('a' + i);
+        customers[i].waiter.granted = on_granted;
+        list_init(&customers[i].waiter.link);
+    }
+    current = &pools[0];
+}
+
+static void finish(const char *name)
+{
+    for (int i = CUSTOMERS - 1; i >= 0; i--) {
+        leave(&customers[i], false);
+    }
+    for (int i = 0; i < WORKERS; i++) {
+        pool_finish(&pools[i]);
+        faults += shared->workers[i].sessions;
+    }
+    check(faults == 0 && session_count == 0, "%s: states and permits are kept", name);
+    shared_destroy(shared);
+    timers_finish(&loop.timers);
+}
+
+static const struct {
+    const char *name;
+    uint32_t maximum;
+    const char *story;
+    const char *diary;
+    const char *shape; /* at the end */
+} rows[] = {
+    {"the first one opens a session", 2, "+a o", "a", "l1 |"},
+    {"an idle session is lent at once", 2, "+a o -a +b", "aB", "l1 |"},
+    {"first come, first served", 1, "+a o +b +c -a -b", "abc", "l1 |"},
+    {"who comes later does not overtake", 1, "+a +b o -a +c -b", "abc", "l1 |"},
+    {"one attempt until the database answers", 3, "+a +b +c", "", "o1 w3 |"},
+    {"then one for each who waits", 4, "+a +b +c o", "a", "o2 l1 w2 |"},
+    {"never more than the maximum", 2, "+a +b +c o o", "ab", "l2 w1 |"},
+    {"a freed session goes to who waits, not the new one", 3, "+a +b o -a o", "ab", "i1 l1 |"},
+    {"the most recently used one is lent first", 2, "+a +b o o -a @15000 -b +c @6000", "abC",
+     "l1 g1 |"},
+
+    {"giving up the wait", 1, "+a o +b +c -b -a", "ac", "l1 |"},
+    {"giving up before the session is open", 1, "+a -a o", "", "i1 |"},
+    {"giving up twice", 1, "+a o +b -b -b", "a", "l1 |"},
+
+    {"a dirty session is not lent before it is clean", 1, "+a o +b ~a = c", "a=b", "l1 |"},
+    {"nor to who comes then", 1, "+a o ~a +b = c", "a=b", "l1 |"},
+    {"it holds its permit meanwhile", 1, "+a o ~a +b", "a", "g1 w1 |"},
+    {"a worn session is closed, and replaced", 1, "+a o +b w -a = z o", "a=b", "l1 |"},
+    {"one that is worn when clean, too", 1, "+a o w ~a c z", "a", "|"},
+
+    {"who is granted may give back at once", 1, "+a o *b +b +c -a", "abc", "l1 |"},
+    {"all of them", 1, "*a *b *c +a +b +c o", "abc", "i1 |"},
+
+    {"the database is away: nobody waits for it", 2, "+a +b f", "a!b!", "|"},
+    {"nor who comes later", 2, "+a f +b = @0", "a!=b!", "|"},
+    {"one who asks again is told in the next tick", 2, "+a f ^b +b @0 @1", "a!b!b!", "w1 |"},
+    {"one that gives up before it is told", 2, "+a f +b -b @0", "a!", "|"},
+    {"it is tried again", 2, "+a f @60", "a!", "o1 |"},
+    {"once at a time", 2, "+a f @60 @60", "a!", "o1 |"},
+    {"but not too soon", 2, "+a f @30", "a!", "|"},
+    {"it is back: the session is kept", 2, "+a f @60 o +b", "a!B", "l1 |"},
+    {"who comes during an attempt is not kept", 2, "+a f @60 +b @0 f", "a!b!", "|"},
+    {"with a session alive others wait", 2, "+a o +b f -a", "ab", "l1 |"},
+
+    {"a lost session is replaced", 2, "+a o !a @0", "a", "o1 |"},
+    {"one that is lost tells of the database", 2, "+a o !a @0 f +b @0", "ab!", "|"},
+    {"who waits gets the replacement", 1, "+a o +b !a @0 o", "ab", "l1 |"},
+
+    {"two workers share the maximum", 2, "1 +a +b o o 2 +c", "ab", "l2 | w1"},
+    {"an idle worker gives to one that starves", 1, "1 +a o -a 2 +b 1 ? z 2 ? o", "ab", "| l1"},
+    {"a busy one keeps it for its turn", 1, "1 +a o +c 2 +b @20 1 ? -a", "ac", "l1 | w1"},
+    {"and gives it up then", 1, "1 +a o +c 2 +b @60 1 -a z 2 ? o", "ab", "w1 | l1"},
+    {"the permit goes to who starves longest", 1, "1 +a o +c 2 +b @60 1 -a z +d", "a", "w2 | w1"},
+    {"and comes back after that one's turn", 1, "1 +a o +c 2 +b @60 1 -a z 2 ? o +d @60 -b z 1 ? o",
+     "abc", "l1 | w1"},
+    {"one with idle sessions keeps one", 3, "1 +a +b +c o o o -a -b -c 2 +d 1 ? z 2 ? o 1 z ?",
+     "abcd", "i1 | l1"},
+    {"one that starves no more claims nothing", 1, "1 +a o +c 2 +b -b @60 1 ? -a", "ac", "l1 |"},
+    {"a closing session counts until it is closed", 1, "1 +a o -a 2 +b 1 ? 2 ?", "a", "g1 | w1"},
+    {"without permits the others tell of the database", 1, "1 +a f 2 +b o 1 @60 +c", "a!b",
+     "w1 | l1"},
+
+    {"a session unused for long is closed", 2, "+a o -a @19000 = @2000 z", "a=", "|"},
+    {"one in use is not", 2, "+a o @19000 -a @2000", "a", "i1 |"},
+    {"nor one that is lent", 2, "+a o @30000", "a", "l1 |"},
+    {"one that lived long is closed when it is given back", 2, "+a o @100000 -a", "a", "g1 |"},
+    {"a permit of an old one serves who waits", 1, "+a o @100000 +b -a z o", "ab", "l1 |"},
+};
+
+static void test_down(void)
+{
+    static const uint64_t backoffs[] = {50, 100, 200, 400, 800, 800};
+    begin(2, &usual);
+    play("+a f");
+    for (size_t i = 0; i < sizeof backoffs / sizeof *backoffs; i++) {
+        uint64_t wait = pools[0].retry.at - loop.now;
+        check(wait <= MILLISECONDS(backoffs[i]) && wait >= MILLISECONDS(backoffs[i]) * 3 / 4,
+              "attempt %zu comes after about %d ms", i + 2, (int)backoffs[i]);
+        check(!shared->database_up, "the database is known to be away");
+        pass_time(backoffs[i]);
+        play("f");
+    }
+    check_int(shared->workers[0].counters.pool_connect_failures_total, 7, "failures are counted");
+    play("@800 o");
+    check(shared->database_up && pools[0].down.code == ERROR_NONE, "and known to be back");
+    play("+b !b @0 f");
+    check(pools[0].retry.at - loop.now <= MILLISECONDS(50), "the next time it begins anew");
+    finish("back-off");
+}
+
+static void test_forget_while_failing(void)
+{
+    begin(2, &usual);
+    customers[0].forgets = &customers[1];
+    play("+a +b +c f");
+    check_text(diary, "a!c!", "one who is refused makes another give up");
+    check_int(pools[0].waiting, 0, "and nobody is left waiting");
+    finish("giving up while others are refused");
+}
+
+static void test_minimum(void)
+{
+    struct pool_options options = usual;
+    options.min_idle = 2;
+    begin(3, &options);
+    play("@0 o");
+    check_text(shape(), "o1 i1 | o1", "a minimum is opened without anybody asking, by permits");
+    play("o 2 o 1 @60000");
+    check_text(shape(), "i2 | i1", "and kept however long it is unused");
+    play("@45000");
+    check_text(shape(), "g2 | g1", "but not beyond its lifetime");
+    play("z z 2 z 1 @1000");
+    check_text(shape(), "o2 | o1", "after which it is opened anew");
+    finish("the minimum");
+}
+
+static void test_lifetime(void)
+{
+    begin(1, &usual);
+    play("+a o");
+    uint64_t lifetime = customers[0].pg->expires_at - loop.now;
+    check(lifetime <= SECONDS(100) && lifetime > SECONDS(90), "a lifetime is cut by a tenth");
+    finish("lifetimes");
+}
+
+int main(void)
+{
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        begin(rows[i].maximum, &usual);
+        play(rows[i].story);
+        check_text(diary, rows[i].diary, "%s", rows[i].name);
+        check_text(shape(), rows[i].shape, "%s: where sessions are", rows[i].name);
+        finish(rows[i].name);
+    }
+    test_down();
+    test_forget_while_failing();
+    test_minimum();
+    test_lifetime();
+    return test_end();
+}
