@@ -25,6 +25,16 @@ readonly PACKAGES=(
     "admin php-cgi satisfies adminer without a web server"
     "admin php-cli serves adminer"
     "admin php-pgsql lets adminer reach PostgreSQL"
+    "bench python3 runs the benchmark"
+    "bench wrk makes load"
+    "bench-go golang-go builds the peer in Go"
+    "bench-go golang-github-jackc-pgx-v4-dev is its PostgreSQL driver"
+    "bench-go golang-github-labstack-echo-dev is its HTTP framework"
+    "bench-nginx nginx is a peer"
+    "bench-nginx libnginx-mod-http-lua lets nginx run Lua"
+    "bench-nginx lua-cjson writes its JSON"
+    "bench-node nodejs runs the peer in Node"
+    "bench-node npm installs its modules"
 )
 
 # Keeps Debian's package from creating and starting a cluster that nobody asked for.
