@@ -25,6 +25,8 @@ static const char type_name[] = "moonpool.tx";
 
 enum { TABLE_NAME_SIZE = 64, MOST_SLEEP_S = 3600 };
 
+enum { MOST_DIMENSIONS = 6 }; /* PostgreSQL's own limit, MAXDIM */
+
 /* Handles. */
 
 static struct script_tx *check_open(lua_State *L)
@@ -99,8 +101,11 @@ static const char *element_text(lua_State *L, size_t *ret_length)
 }
 
 /* Appends the table at `index` as an array literal: {1,NULL,"a b",{...}}. */
-static void encode_array(lua_State *L, int index, struct buffer *out)
+static void encode_array(lua_State *L, int index, struct buffer *out, int depth)
 {
+    if (depth > MOST_DIMENSIONS) {
+        luaL_error(L, "an array parameter has more than %d dimensions", MOST_DIMENSIONS);
+    }
     luaL_checkstack(L, 4, "an array parameter is nested too deeply");
     lua_Integer length = (lua_Integer)lua_rawlen(L, index);
     buffer_append_char(out, '{');
@@ -110,7 +115,7 @@ static void encode_array(lua_State *L, int index, struct buffer *out)
         }
         int type = lua_rawgeti(L, index, i);
         if (type == LUA_TTABLE) {
-            encode_array(L, lua_gettop(L), out);
+            encode_array(L, lua_gettop(L), out, depth + 1);
         } else if (type == LUA_TNIL || type == LUA_TLIGHTUSERDATA) {
             buffer_append_text(out, "NULL");
         } else {
@@ -135,7 +140,7 @@ static void encode_table(lua_State *L, int index, uint32_t type, struct handling
 {
     if (wants_array(L, index, type)) {
         handling->scratch.length = 0;
-        encode_array(L, index, &handling->scratch);
+        encode_array(L, index, &handling->scratch, 1);
     } else {
         encode_json(L, index, handling);
     }
@@ -356,17 +361,27 @@ static void push_by_kind(lua_State *L, struct batch_item *item)
     }
 }
 
+/* results.n, by a metatable: a member of that name would keep the table from being a JSON array. */
+static void set_count(lua_State *L, size_t count)
+{
+    lua_createtable(L, 0, 1);
+    lua_createtable(L, 0, 1);
+    lua_pushinteger(L, (lua_Integer)count);
+    lua_setfield(L, -2, "n");
+    lua_setfield(L, -2, "__index");
+    lua_setmetatable(L, -2);
+}
+
 static int push_all(lua_State *L, struct script_tx *script_tx)
 {
     struct batch *batch = &script_tx->tx.batch;
     size_t count = batch->count - batch->hidden;
-    lua_createtable(L, (int)count, 1);
+    lua_createtable(L, (int)count, 0);
     for (size_t i = 0; i < count; i++) {
         push_by_kind(L, &batch->items[batch->hidden + i]);
         lua_rawseti(L, -2, (lua_Integer)i + 1);
     }
-    lua_pushinteger(L, (lua_Integer)count);
-    lua_setfield(L, -2, "n");
+    set_count(L, count);
     return 1;
 }
 
@@ -409,9 +424,8 @@ static int send_queued(lua_State *L, struct script_tx *script_tx)
     vm_check_wait(L);
     struct batch *batch = tx_batch(&script_tx->tx);
     if (batch->count == batch->hidden) {
-        lua_createtable(L, 0, 1);
-        lua_pushinteger(L, 0);
-        lua_setfield(L, -2, "n");
+        lua_newtable(L);
+        set_count(L, 0);
         return 1;
     }
     return send(L, script_tx, READ_ALL);
@@ -577,6 +591,15 @@ static void refuse_nesting(lua_State *L, const struct handling *handling)
     }
 }
 
+/* A tail call leaves no frame of the script's: then the route has to do. */
+static const char *begin_place(struct handling *handling, const lua_Debug *caller)
+{
+    const struct route *route = handling->request->match.target;
+    return caller->currentline > 0 ? arena_printf(&handling->request->arena, "%s:%d",
+                                                  caller->short_src, caller->currentline)
+                                   : route->where;
+}
+
 /* begin(options): the handle of a transaction that sends BEGIN with its first statement. */
 static int begin(lua_State *L)
 {
@@ -596,7 +619,7 @@ static int begin(lua_State *L)
     lua_Debug caller;
     find_caller(L, &caller);
     struct script_tx *script_tx = arena_zalloc(arena, sizeof *script_tx);
-    script_tx->where = arena_printf(arena, "%s:%d", caller.short_src, caller.currentline);
+    script_tx->where = begin_place(handling, &caller);
     script_tx->handling = handling;
     script_tx->handle = handle;
     tx_init(&script_tx->tx, handling->runner->database, &options, handling->request->deadline,

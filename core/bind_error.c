@@ -70,6 +70,20 @@ static lua_Integer get_integer(lua_State *L, int index, const char *field)
     return value;
 }
 
+/* Members of the problem document that are not a script's to add. */
+static bool is_reserved(const char *name)
+{
+    static const char *const names[] = {"type",     "title",      "status",
+                                        "detail",   "instance",   "request_id",
+                                        "sqlstate", "constraint", "item"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (strcmp(names[i], name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void read_extra(lua_State *L, int index, struct buffer *extra)
 {
     lua_pushliteral(L, "extra");
@@ -77,7 +91,7 @@ static void read_extra(lua_State *L, int index, struct buffer *extra)
         for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
             size_t length, before = extra->length;
             struct error ignored;
-            if (lua_type(L, -2) != LUA_TSTRING) {
+            if (lua_type(L, -2) != LUA_TSTRING || is_reserved(lua_tostring(L, -2))) {
                 continue;
             }
             const char *name = lua_tolstring(L, -2, &length);
@@ -115,7 +129,8 @@ bool bind_error_read(lua_State *L, int index, struct error *err, struct buffer *
     get_text(L, index, "where", err->where, sizeof err->where);
     err->item = (size_t)get_integer(L, index, "item");
     int status = (int)get_integer(L, index, "status");
-    err->status = status == error_kind(err->code)->status ? 0 : status;
+    bool sane = status >= 400 && status <= 599;
+    err->status = sane && status != error_kind(err->code)->status ? status : 0;
     read_extra(L, index, extra);
     return true;
 }

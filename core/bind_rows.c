@@ -9,19 +9,26 @@
 #include <lauxlib.h>
 #include <lua.h>
 
+#include "bind_error.h"
 #include "bind_json.h"
 #include "buffer.h"
 #include "error.h"
+#include "handling.h"
 #include "json.h"
 #include "pg_result.h"
 #include "pgtype.h"
+#include "vm.h"
 
 static const char type_name[] = "moonpool.rows";
 
 enum { TABLES = 1, ROW_METATABLE = 2, USER_VALUES = 2 };
 
 struct rows {
-    struct pg_result *result; /* owned */
+    struct holding holding;
+    struct vm *vm;            /* borrowed; its maker */
+    struct pg_result *result; /* owned; NULL if there are no rows, or no more */
+    bool over;                /* the request is */
+    size_t bytes;             /* of the result, as charged */
     struct buffer scratch;    /* owned */
     int count;
     int columns;
@@ -29,28 +36,57 @@ struct rows {
 
 static struct rows *check_rows(lua_State *L, int index)
 {
-    return luaL_checkudata(L, index, type_name);
+    struct rows *rows = luaL_checkudata(L, index, type_name);
+    if (rows->over) {
+        luaL_error(L, "this result belongs to a request that is over: copy the rows to be kept");
+    }
+    return rows;
+}
+
+static void release(struct holding *holding)
+{
+    struct rows *rows = list_entry((void *)holding, struct rows, holding);
+    vm_discharge(rows->vm, rows->bytes);
+    pg_result_free(rows->result);
+    buffer_finish(&rows->scratch);
+    rows->result = NULL;
+    rows->bytes = 0;
+    rows->over = true;
 }
 
 static int collect(lua_State *L)
 {
-    struct rows *rows = check_rows(L, 1);
-    pg_result_free(rows->result);
-    buffer_finish(&rows->scratch);
-    rows->result = NULL;
-    rows->count = 0;
+    struct rows *rows = luaL_checkudata(L, 1, type_name);
+    list_remove(&rows->holding.link);
+    release(&rows->holding);
     return 0;
+}
+
+static void refuse_memory(lua_State *L)
+{
+    struct error err;
+    error_set(&err, ERROR_MEMORY, "the results of this request need more memory than it may have");
+    bind_error_raise(L, &err);
 }
 
 void bind_rows_push(lua_State *L, struct pg_result **result)
 {
     struct rows *rows = lua_newuserdatauv(L, sizeof *rows, USER_VALUES);
+    size_t bytes = pg_result_memory(*result);
     memset(rows, 0, sizeof *rows);
+    list_init(&rows->holding.link);
+    rows->holding.release = release;
+    rows->vm = vm_of(L);
     luaL_setmetatable(L, type_name);
+    if (!vm_charge(rows->vm, bytes)) {
+        refuse_memory(L);
+    }
+    rows->bytes = bytes;
     rows->result = *result;
     *result = NULL;
-    rows->count = rows->result ? pg_result_rows(rows->result) : 0;
-    rows->columns = rows->result ? pg_result_columns(rows->result) : 0;
+    rows->count = pg_result_rows(rows->result);
+    rows->columns = pg_result_columns(rows->result);
+    list_append(&handling_of(L)->holdings, &rows->holding.link);
 }
 
 /* Values. */
@@ -227,6 +263,8 @@ void bind_rows_push_first(lua_State *L, struct pg_result **result)
     } else {
         lua_pushnil(L);
     }
+    list_remove(&rows->holding.link);
+    release(&rows->holding);
     lua_remove(L, index);
 }
 

@@ -7,6 +7,9 @@
 struct lua_State;
 struct pg_result;
 
+/* A result is freed when its request ends, or before by the collector; rows that were looked at are
+ * plain tables and live on. Its memory counts against the limit of the Lua state. */
+
 /* Makes the metatables. Once per lua_State. */
 void bind_rows_open(struct lua_State *L);
 

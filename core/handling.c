@@ -87,6 +87,15 @@ void handling_stop_waiting(struct handling *handling)
     }
 }
 
+static void release_holdings(struct handling *handling)
+{
+    while (!list_is_empty(&handling->holdings)) {
+        struct holding *holding = list_entry(handling->holdings.next, struct holding, link);
+        list_remove(&holding->link);
+        holding->release(holding);
+    }
+}
+
 /* Gives back everything borrowed. */
 static void end(struct handling *handling, bool forgotten)
 {
@@ -103,6 +112,7 @@ static void end(struct handling *handling, bool forgotten)
         *handling->handle = NULL;
         handling->handle = NULL;
     }
+    release_holdings(handling);
     buffer_finish(&handling->scratch);
 }
 
@@ -148,12 +158,15 @@ static void log_failure(const struct handling *handling, const struct error *err
 static void hide_internals(const struct handling *handling, struct error *err)
 {
     bool internal = err->code == ERROR_SCRIPT || err->code == ERROR_DATABASE;
+    char *cause = strstr(err->message, "the script failed: ");
     if (handling->runner->development) {
         return;
     }
     if (err->code == ERROR_UNAVAILABLE) {
         /* libpq's message names the database's host. */
         snprintf(err->message, sizeof err->message, "the database is not available");
+    } else if (err->code == ERROR_OUTCOME_UNKNOWN && cause) {
+        strcpy(cause, "the script failed");
     } else if (internal) {
         snprintf(err->message, sizeof err->message, "the log has the details, under this id");
         err->sqlstate[0] = '\0';
@@ -195,6 +208,16 @@ static int read_error(lua_State *L)
     return 0;
 }
 
+/* To call a failure plain after a COMMIT would invite the client to do it twice. */
+static void tell_committed(struct error *err)
+{
+    char cause[300];
+    snprintf(cause, sizeof cause, "%.299s", err->message);
+    err->code = ERROR_OUTCOME_UNKNOWN;
+    snprintf(err->message, sizeof err->message,
+             "the transaction was committed, but then the script failed: %s", cause);
+}
+
 /* The handler raised: the value is on top of the thread's stack. */
 static void fail_by_error(struct handling *handling)
 {
@@ -212,8 +235,13 @@ static void fail_by_error(struct handling *handling)
     lua_pushlightuserdata(main, &reading);
     bool read = lua_pcall(main, 2, 0, 0) == LUA_OK && reading.ours;
     lua_settop(main, 0);
+    bool refused = read && (err.status != 0 || error_kind(err.code)->status < 500);
     if (!read) {
+        extra.length = 0;
         vm_error(L, &err, traceback, sizeof traceback);
+    }
+    if (handling->committed && !refused) {
+        tell_committed(&err);
     }
     fail(handling, &err, traceback, &extra);
     buffer_finish(&extra);
@@ -295,6 +323,7 @@ void handling_start(struct runner *runner, struct request *request)
     request->handling = handling;
     list_init(&handling->ready);
     list_init(&handling->transactions);
+    list_init(&handling->holdings);
     if (generation_take_thread(handling->generation, &handling->thread) != 0) {
         struct error err;
         error_set(&err, ERROR_MEMORY, "no memory for another Lua thread");
@@ -319,7 +348,7 @@ static bool may_be_committed(struct handling *handling, struct error *err)
     }
     deadline_error(handling, err);
     return handling->committed ||
-           (handling->waiting_for && tx_is_committing(handling->waiting_for));
+           (handling->waiting_for && tx_may_take_effect(handling->waiting_for));
 }
 
 void handling_expire(struct handling *handling)
@@ -350,11 +379,8 @@ struct handling *handling_of(struct lua_State *L)
 void handling_on_tx(struct tx *tx)
 {
     struct script_tx *script_tx = list_entry((void *)tx, struct script_tx, tx);
-    if (tx->batch.commit) {
-        /* Noted before the script hears of it: the deadline may come first. */
-        script_tx->handling->committed |=
-            tx->error.code == ERROR_NONE || tx->error.code == ERROR_OUTCOME_UNKNOWN;
-    }
+    /* Noted before the script hears of it: the deadline may come first. */
+    script_tx->handling->committed |= tx_took_effect(tx);
     make_ready(script_tx->handling);
 }
 

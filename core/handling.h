@@ -40,6 +40,13 @@ struct waiting {
     bool (*withdraw)(struct waiting *waiting, struct error *err);
 };
 
+/* Something outside Lua that a Lua value holds for the time of a request. Embedded by its owner. */
+struct holding {
+    struct list link; /* in handling.holdings */
+    /* The request is over: frees it. Its Lua value may live on. */
+    void (*release)(struct holding *holding);
+};
+
 enum handling_state { HANDLING_READY, HANDLING_RUNNING, HANDLING_WAITING, HANDLING_DONE };
 
 /* A transaction that a script has in hand. In the request's arena. */
@@ -67,6 +74,7 @@ struct handling {
     bool committed;          /* a transaction of this request was committed, or may have been */
     bool granted_grace;      /* the deadline was moved on because of a COMMIT */
     struct request **handle; /* the request's userdata; NULL once collected */
+    struct list holdings;    /* of struct holding */
     struct buffer scratch;   /* owned; for callbacks that may raise */
 };
 

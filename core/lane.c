@@ -7,10 +7,8 @@
  *   OPEN    -> CLOSED   [retire_if_old] */
 #include "lane.h"
 
-#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #include "arena.h"
 #include "log.h"
@@ -56,42 +54,12 @@ static void make_exclusive(struct lanes *lanes, uint64_t key)
     *place = key;
 }
 
-/* Over white space and comments. */
-static const char *first_word(const char *sql)
-{
-    for (;;) {
-        while (isspace((unsigned char)*sql)) {
-            sql++;
-        }
-        if (strncmp(sql, "--", 2) == 0) {
-            sql += strcspn(sql, "\n");
-        } else if (strncmp(sql, "/*", 2) == 0 && strstr(sql, "*/")) {
-            sql = strstr(sql, "*/") + 2;
-        } else {
-            return sql;
-        }
-    }
-}
-
-/* A guess that saves those which surely write the way over a lane: the session is read-only. */
-static bool looks_like_read(const char *sql)
-{
-    static const char *const words[] = {"select", "values", "table"};
-    const char *word = first_word(sql);
-    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
-        size_t length = strlen(words[i]);
-        if (strncasecmp(word, words[i], length) == 0 && !isalnum((unsigned char)word[length])) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static bool is_for_lanes(struct lanes *lanes, const struct batch *batch)
 {
     const struct statement *statement = batch->items[0].statement;
     return batch->count == 1 && statement->key && !batch->describe &&
-           *exclusive_place(lanes, statement->key) == 0 && looks_like_read(statement->sql);
+           *exclusive_place(lanes, statement->key) == 0 &&
+           statement_looks_like_read(statement->sql);
 }
 
 /* The life of a lane. */

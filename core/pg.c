@@ -282,12 +282,17 @@ static void cancel_done(struct job *job)
     free(cancel);
     if (pg) {
         pg->cancel = NULL;
+    }
+    if (pg && pg->state == PG_CLEANING) {
         clean(pg);
     }
 }
 
-static void begin_cancel(struct pg *pg)
+void pg_cancel(struct pg *pg)
 {
+    if (pg->cancel) {
+        return;
+    }
     struct pg_cancel *cancel = memory_zalloc(sizeof *cancel);
     cancel->pg = pg;
     cancel->job.work = cancel_work;
@@ -318,7 +323,8 @@ bool pg_is_worn(const struct pg *pg)
 
 static bool is_clean(const struct pg *pg)
 {
-    return pipeline_is_idle(&pg->pipeline) && PQtransactionStatus(pg->conn) == PQTRANS_IDLE;
+    return !pg->cancel && pipeline_is_idle(&pg->pipeline) &&
+           PQtransactionStatus(pg->conn) == PQTRANS_IDLE;
 }
 
 /* One step towards IDLE, taken whenever something has come back. */
@@ -365,7 +371,7 @@ bool pg_release(struct pg *pg, bool cancel)
     int limit = cancel ? CLEANING_MS : COMMIT_CLEANING_MS;
     loop_arm(pg->loop, &pg->timer, pg->loop->now + MILLISECONDS(limit), on_cleaning_timeout);
     if (busy && cancel) {
-        begin_cancel(pg);
+        pg_cancel(pg);
     }
     pg_flush(pg);
     clean(pg);

@@ -78,6 +78,10 @@ void pg_lend(struct pg *pg);
 void pg_start(struct pg *pg, struct pg_run *run);
 void pg_flush(struct pg *pg);
 
+/* Cancels what is under way on a LENT connection; its result still comes. The connection is not
+ * lent on before the cancel has returned. */
+void pg_cancel(struct pg *pg);
+
 /* Lets go of one batch of several; it may be executed all the same. */
 void pg_abandon(struct pg *pg, struct pg_run *run);
 

@@ -409,14 +409,18 @@ static void take_success(struct pipeline *pipeline, struct batch *batch, size_t 
     }
 }
 
-static void refuse_copy(struct pipeline *pipeline, struct batch *batch, size_t index,
-                        struct pg_result *result)
+static bool is_copy(const struct pg_result *result)
+{
+    ExecStatusType status = PQresultStatus(result);
+    return status == PGRES_COPY_IN || status == PGRES_COPY_OUT || status == PGRES_COPY_BOTH;
+}
+
+static void refuse_copy(struct batch *batch, size_t index, struct pg_result *result)
 {
     struct error err;
     error_set(&err, ERROR_SCRIPT, "COPY cannot be run as SQL text; use copy_from");
     item_error(batch, index, &err);
     pg_result_free(result);
-    pipeline->broken = true;
 }
 
 static void take_item(struct pipeline *pipeline, struct batch *batch, size_t index,
@@ -434,13 +438,12 @@ static void take_item(struct pipeline *pipeline, struct batch *batch, size_t ind
         }
         pg_result_free(result);
         return;
-    case PGRES_COPY_IN:
-    case PGRES_COPY_OUT:
-    case PGRES_COPY_BOTH:
-        refuse_copy(pipeline, batch, index, result);
-        return;
     default:
-        take_failure(pipeline, batch, index, result);
+        if (is_copy(result)) {
+            refuse_copy(batch, index, result);
+        } else {
+            take_failure(pipeline, batch, index, result);
+        }
     }
 }
 
@@ -466,6 +469,8 @@ static void take_prepared(struct pipeline *pipeline, const struct expectation *e
 static void take_result(struct pipeline *pipeline, struct pg_result *result)
 {
     const struct expectation *expected = &pipeline->expected[pipeline->head];
+    /* Whether or not somebody waits for it: libpq would return it for ever. */
+    pipeline->broken = pipeline->broken || is_copy(result);
     if (expected->kind == EXPECT_PREPARED) {
         take_prepared(pipeline, expected, result);
     } else if (expected->kind == EXPECT_ITEM && expected->run) {

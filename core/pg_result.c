@@ -14,6 +14,11 @@ void pg_result_free(struct pg_result *result)
     PQclear(result);
 }
 
+size_t pg_result_memory(const struct pg_result *result)
+{
+    return PQresultMemorySize(result);
+}
+
 int pg_result_rows(const struct pg_result *result)
 {
     return PQntuples(result);

@@ -12,6 +12,9 @@ struct pg_result;
 /* NULL is nothing to free. */
 void pg_result_free(struct pg_result *result);
 
+/* Bytes it takes. */
+size_t pg_result_memory(const struct pg_result *result);
+
 int pg_result_rows(const struct pg_result *result);
 int pg_result_columns(const struct pg_result *result);
 const char *pg_result_name(const struct pg_result *result, int column);

@@ -193,15 +193,28 @@ static void note_success(struct pool *pool)
     atomic_store(&pool->shared->database_up, true);
 }
 
+/* The others hold all the permits: what they know of the database has to do. */
+static void learn_from_others(struct pool *pool)
+{
+    if (atomic_load(&pool->shared->database_up)) {
+        note_success(pool);
+        return;
+    }
+    if (pool->down.code == ERROR_NONE) {
+        error_set(&pool->down, ERROR_UNAVAILABLE, "the database is not available");
+        pool->backoff = MILLISECONDS(BACKOFF_MS);
+    }
+    if (!is_alive(pool)) {
+        fail_waiters(pool);
+    }
+    loop_arm(pool->loop, &pool->retry, pool->loop->now + pool->backoff, on_retry);
+}
+
 static void on_retry(struct timer *timer)
 {
     struct pool *pool = list_entry((void *)timer, struct pool, retry);
-    if (list_is_empty(&pool->opening) && !open_session(pool) &&
-        atomic_load(&pool->shared->database_up)) {
-        /* The others have all the permits, and the database as well. */
-        note_success(pool);
-    } else if (list_is_empty(&pool->opening) && pool->down.code != ERROR_NONE) {
-        loop_arm(pool->loop, &pool->retry, pool->loop->now + pool->backoff, on_retry);
+    if (list_is_empty(&pool->opening) && !open_session(pool)) {
+        learn_from_others(pool);
     }
 }
 

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "deadline.h"
 #include "error.h"
 
 static int init_lock(pthread_mutex_t *lock)
@@ -96,8 +97,10 @@ static void unlock(struct shared *shared)
 static uint32_t count_sessions(const struct shared *shared)
 {
     uint32_t sum = 0;
+    uint64_t now = clock_now();
     for (uint32_t i = 0; i < shared->worker_count; i++) {
-        sum += shared->workers[i].sessions;
+        const struct shared_worker *worker = &shared->workers[i];
+        sum += worker->sessions + (now < worker->ghosts_until ? worker->ghosts : 0);
     }
     return sum;
 }
@@ -136,10 +139,22 @@ void shared_return_session(struct shared *shared, struct shared_worker *worker)
     }
 }
 
+/* An idle session ends with its client. One in the middle of a statement is noticed by the server
+ * within client_connection_check_interval, which is a second (pg.c). */
+enum { GHOSTS_MS = 1500 };
+
+static void leave_ghosts(struct shared_worker *worker)
+{
+    uint32_t idle = worker->idle;
+    worker->ghosts = worker->sessions > idle ? worker->sessions - idle : 0;
+    worker->ghosts_until = clock_now() + MILLISECONDS(GHOSTS_MS);
+}
+
 /* Its counters stay: what the dead worker has done was done. */
 void shared_bury(struct shared *shared, struct shared_worker *worker)
 {
     lock(shared);
+    leave_ghosts(worker);
     worker->sessions = 0;
     unlock(shared);
     desk_bury(&shared->desk, (uint32_t)(worker - shared->workers));

@@ -55,6 +55,8 @@ struct shared_worker {
     _Atomic uint64_t generation;  /* worker: number of the generation it has decided on */
     _Atomic int load;             /* worker: enum shared_load for that generation */
     _Atomic uint32_t sessions;    /* pool, under `lock`: sessions it holds or is closing */
+    uint32_t ghosts;              /* under `lock`: sessions of a dead worker that may still run */
+    uint64_t ghosts_until;        /* when the server will have ended them */
     _Atomic uint64_t starved;     /* pool: since when it has waiters, but no session and no permit;
                                      0 if it does not */
     _Atomic bool wanting;         /* pool: it could use one more permit */

@@ -4,10 +4,12 @@
 #include "statement.h"
 
 #include <assert.h>
+#include <ctype.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "error.h"
 #include "hash.h"
@@ -528,4 +530,34 @@ int catalog_parse(struct catalog *catalog, const char *path, const char *text, s
     }
     assert(token.kind == TOKEN_END);
     return 0;
+}
+
+/* Over white space and comments. */
+static const char *first_word(const char *sql)
+{
+    for (;;) {
+        while (isspace((unsigned char)*sql)) {
+            sql++;
+        }
+        if (strncmp(sql, "--", 2) == 0) {
+            sql += strcspn(sql, "\n");
+        } else if (strncmp(sql, "/*", 2) == 0 && strstr(sql, "*/")) {
+            sql = strstr(sql, "*/") + 2;
+        } else {
+            return sql;
+        }
+    }
+}
+
+bool statement_looks_like_read(const char *sql)
+{
+    static const char *const words[] = {"select", "values", "table"};
+    const char *word = first_word(sql);
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        size_t length = strlen(words[i]);
+        if (strncasecmp(word, words[i], length) == 0 && !isalnum((unsigned char)word[length])) {
+            return true;
+        }
+    }
+    return false;
 }

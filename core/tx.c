@@ -124,10 +124,18 @@ static uint64_t waited(const struct tx *tx)
     return tx_loop(tx)->now - tx->waiting_since;
 }
 
+static void write_timeout(struct tx *tx)
+{
+    uint64_t left = deadline_left(tx->deadline, clock_now()) / 1000;
+    snprintf(tx->timeout_sql, sizeof tx->timeout_sql, "set local statement_timeout = %llu",
+             (unsigned long long)(left > INT32_MAX ? INT32_MAX : left + 1));
+}
+
 static void start(struct tx *tx)
 {
     tx->state = tx->batch.commit ? TX_COMMITTING : TX_RUNNING;
     tx->waiting_since = tx_loop(tx)->now;
+    write_timeout(tx);
     pg_start(tx->pg, &tx->run);
     pg_flush(tx->pg);
 }
@@ -141,11 +149,34 @@ static bool may_resend(const struct tx *tx)
            (strcmp(sqlstate, "26000") == 0 || strcmp(sqlstate, "0A000") == 0);
 }
 
+static bool may_write(const struct tx *tx)
+{
+    for (size_t i = 0; i < tx->batch.count; i++) {
+        const struct statement *statement = tx->batch.items[i].statement;
+        if (!tx->batch.describe && !statement_looks_like_read(statement->sql)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The batch carries its own commit: COMMIT, or the Sync behind statements that stand for
+ * themselves. */
+static bool commits(const struct tx *tx)
+{
+    return tx->batch.commit || (tx->options.autocommit && may_write(tx));
+}
+
 static bool outcome_is_unknown(const struct tx *tx)
 {
     const struct batch_item *last = &tx->batch.items[tx->batch.count - 1];
-    if (!tx->batch.commit || tx->batch.error.code != ERROR_UNAVAILABLE) {
+    if (!commits(tx) || tx->batch.error.code != ERROR_UNAVAILABLE) {
         return false;
+    }
+    for (const struct batch_item *item = tx->batch.items; item < last; item++) {
+        if (item->state == ITEM_FAILED) {
+            return false; /* The server skipped the COMMIT behind it. */
+        }
     }
     return last->state == ITEM_SENT || last->state == ITEM_FAILED;
 }
@@ -273,13 +304,6 @@ static bool take_lane(struct tx *tx)
     return true;
 }
 
-static void write_timeout(struct tx *tx)
-{
-    uint64_t left = deadline_left(tx->deadline, clock_now()) / 1000;
-    snprintf(tx->timeout_sql, sizeof tx->timeout_sql, "set local statement_timeout = %llu",
-             (unsigned long long)(left > INT32_MAX ? INT32_MAX : left + 1));
-}
-
 static void run(struct tx *tx, void (*done)(struct tx *tx))
 {
     assert(!tx->failed && tx->collecting);
@@ -291,7 +315,6 @@ static void run(struct tx *tx, void (*done)(struct tx *tx))
     tx->collecting = false;
     tx->retried = false;
     batch_seal(&tx->batch);
-    write_timeout(tx);
     if (tx->state == TX_OPEN) {
         start(tx);
         return;
@@ -360,9 +383,18 @@ void tx_abort(struct tx *tx)
     give_back(tx, !committing);
 }
 
-bool tx_is_committing(const struct tx *tx)
+bool tx_may_take_effect(struct tx *tx)
 {
+    if (tx->state == TX_RUNNING && tx->pg && commits(tx)) {
+        pg_cancel(tx->pg);
+        return true;
+    }
     return tx->state == TX_COMMITTING;
+}
+
+bool tx_took_effect(const struct tx *tx)
+{
+    return commits(tx) && (tx->error.code == ERROR_NONE || tx->error.code == ERROR_OUTCOME_UNKNOWN);
 }
 
 void tx_deadline_error(const struct tx *tx, struct error *err)
@@ -381,6 +413,11 @@ void tx_deadline_error(const struct tx *tx, struct error *err)
                   "the deadline passed while COMMIT was under way: it may have happened");
         break;
     default:
+        if (tx->state == TX_RUNNING && commits(tx)) {
+            error_set(err, ERROR_OUTCOME_UNKNOWN,
+                      "the deadline passed while a statement was under way: it may have happened");
+            break;
+        }
         error_set(err, ERROR_DEADLINE, "the deadline passed while waiting for the database");
     }
 }

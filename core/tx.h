@@ -104,8 +104,13 @@ bool tx_commit(struct tx *tx, void (*done)(struct tx *tx));
  * (except a COMMIT), everything given back. `done` is not called any more. */
 void tx_abort(struct tx *tx);
 
-/* True while COMMIT is under way and its answer not known. */
-bool tx_is_committing(const struct tx *tx);
+/* The deadline has passed. True if what is under way may be committed, by a COMMIT or because it is
+ * a statement that stands for itself and may write: that is cancelled, and both report soon whether
+ * they took effect. */
+bool tx_may_take_effect(struct tx *tx);
+
+/* True if the last operation committed something, or may have. */
+bool tx_took_effect(const struct tx *tx);
 
 /* The failure to report when the deadline strikes in the present state. */
 void tx_deadline_error(const struct tx *tx, struct error *err);

@@ -60,6 +60,28 @@ static int on_panic(lua_State *L)
     abort();
 }
 
+static bool has_room(const struct vm *vm, size_t bytes)
+{
+    return vm->memory <= vm->memory_limit && bytes <= vm->memory_limit - vm->memory;
+}
+
+bool vm_charge(struct vm *vm, size_t bytes)
+{
+    if (!has_room(vm, bytes)) {
+        lua_gc(vm->lua, LUA_GCCOLLECT);
+    }
+    if (!has_room(vm, bytes)) {
+        return false;
+    }
+    vm->memory += bytes;
+    return true;
+}
+
+void vm_discharge(struct vm *vm, size_t bytes)
+{
+    vm->memory -= bytes;
+}
+
 static int open_all(lua_State *L)
 {
     vm_open_library(L);

@@ -35,6 +35,11 @@ struct vm {
 struct vm *vm_create(size_t memory_limit, struct error *err);
 void vm_destroy(struct vm *vm);
 
+/* Counts memory that Lua's values hold outside of Lua against the limit. False if there is too
+ * much, even after a collection; nothing is counted then. */
+bool vm_charge(struct vm *vm, size_t bytes);
+void vm_discharge(struct vm *vm, size_t bytes);
+
 /* The vm of a thread (kept in its extra space). */
 struct vm *vm_of(struct lua_State *L);
 

@@ -145,7 +145,9 @@ static void on_signal(int signal)
         return;
     }
     lua_State *L = vm->running;
-    if (L && !vm->interrupted && clock_now() >= vm->slice_end) {
+    /* Setting a hook walks all frames: with very many that takes longer than the period, and to do
+     * it again and again would leave no time to run into it. */
+    if (L && !vm->interrupted && !lua_gethook(L) && clock_now() >= vm->slice_end) {
         set_hook(L);
     }
 }

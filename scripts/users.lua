@@ -9,7 +9,8 @@ local NEW_USER = {
   required = { "username", "score", "profile" },
   properties = {
     username = NAME,
-    score = { type = "number" },
+    -- Far from where the scores of all users would overflow as others join.
+    score = { type = "number", minimum = -1e300, maximum = 1e300 },
     profile = {
       type = "object",
       required = { "firstname", "lastname" },

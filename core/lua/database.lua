@@ -28,6 +28,10 @@ local function check_options(options, level)
       error(("the option '%s' of a transaction must be a %s"):format(name, wanted), level + 1)
     end
   end
+  local retries = options.retries or 0
+  if math.type(retries) ~= "integer" or retries < 0 then
+    error("the option 'retries' of a transaction must be a whole number from 0 on", level + 1)
+  end
 end
 
 local function is_conflict(err)
@@ -65,14 +69,16 @@ function Db:transaction(options, fn)
   end
   check_options(options, 2)
   local retries = options.retries or 0
-  for attempt = 0, retries do
+  local attempt = 0
+  while true do
     local results = run(native.begin(options), fn)
     if results[1] then
       return table.unpack(results, 2, results.n)
-    elseif attempt == retries or not is_conflict(results[2]) then
+    elseif attempt >= retries or not is_conflict(results[2]) then
       error(results[2], 0)
     end
     pause(attempt)
+    attempt = attempt + 1
   end
 end
 
@@ -82,37 +88,31 @@ function Db:begin(options)
   return native.begin(options or {})
 end
 
-function Db:query(...)
-  return native.query(self, ...)
-end
+-- The functions themselves: a wrapper would stand between an error and the script's line.
+Db.query = native.query
+Db.query_row = native.query_row
+Db.exec = native.exec
+Db.queue = native.queue
+Db.send_batch = native.send_batch
 
-function Db:query_row(...)
-  return native.query_row(self, ...)
-end
-
-function Db:exec(...)
-  return native.exec(self, ...)
-end
-
-function Db:queue(...)
-  return native.queue(self, ...)
-end
-
-function Db:send_batch()
-  return native.send_batch(self)
+-- What is still queued belongs to the savepoint: it is sent before that ends.
+local function keep_sent(tx, ...)
+  tx:send_batch()
+  return ...
 end
 
 --- Runs `fn` behind a savepoint: what it did is undone, and the transaction goes on, when it raises.
 --- The error is raised again, for the caller to catch.
 function Tx:savepoint(fn)
   self:exec("savepoint moonpool")
-  local results = table.pack(pcall(fn, self))
+  local results = table.pack(pcall(function()
+    return keep_sent(self, fn(self))
+  end))
   if not results[1] then
     self:recover("rollback to savepoint moonpool")
     self:exec("release savepoint moonpool")
     error(results[2], 0)
   end
-  self:send_batch()
   self:exec("release savepoint moonpool")
   return table.unpack(results, 2, results.n)
 end

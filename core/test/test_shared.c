@@ -50,11 +50,15 @@ static void test_bury(void)
     dead->pid = 1234;
     dead->ready = true;
     dead->starved = 5;
+    dead->idle = 1;
     counter_add(dead, requests_total, 7);
     check(!shared_take_session(shared, other), "the dead worker holds all permits");
     shared_bury(shared, dead);
     check(is_woken(other->wake_fd), "burying it wakes the others");
-    check(shared_take_session(shared, other), "its permits are free");
+    check(shared_take_session(shared, other), "the permit of its idle session is free");
+    check(!shared_take_session(shared, other), "that of a busy one not before it has ended");
+    dead->ghosts_until = 0;
+    check(shared_take_session(shared, other), "and then it is");
     check_int(dead->pid, 0, "its slot has no process");
     check(!dead->ready, "and is not ready");
     check_int(dead->starved, 0, "and waits for nothing");
@@ -107,9 +111,11 @@ static void test_robust(void)
     die_locked(shared);
     check(shared_take_session(shared, &shared->workers[0]), "the lock outlives its dead owner");
     check(!shared_take_session(shared, &shared->workers[0]), "the dead one's permit is missed");
+    shared->workers[1].idle = 1;
     shared_bury(shared, &shared->workers[1]);
     check(shared_take_session(shared, &shared->workers[0]), "until it is buried");
     die_locked(shared);
+    shared->workers[1].idle = 1;
     shared_bury(shared, &shared->workers[1]);
     shared_return_session(shared, &shared->workers[0]);
     check_int(shared->workers[0].sessions, 1, "and again");
