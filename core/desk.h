@@ -82,8 +82,8 @@ void desk_resign(struct desk *desk, int group, uint32_t worker);
 int desk_take(struct desk *desk, int group, uint32_t worker, int most, uint64_t now,
               int *ret_parcels, bool *ret_answered);
 
-/* Before COMMIT: false if a member was answered meanwhile, and nothing is changed then. What is sealed
- * already, for a COMMIT that failed, may be sealed again. */
+/* Before COMMIT: false if a member was answered meanwhile, and nothing is changed then. What is
+ * sealed already, for a COMMIT that failed, may be sealed again. */
 bool desk_seal(struct desk *desk, const int *parcels, int count);
 
 /* Those abandoned are freed, the others wait again. */

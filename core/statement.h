@@ -60,8 +60,8 @@ struct statement *catalog_find(const struct catalog *catalog, const char *name);
  * with a digit) rather than of SQL. */
 bool statement_is_name(const char *text);
 
-/* True if the SQL begins like a statement that only reads (select, values, table); it may still call a
- * function that writes. */
+/* True if the SQL begins like a statement that only reads (select, values, table); it may still
+ * call a function that writes. */
 bool statement_looks_like_read(const char *sql);
 
 /* The 64-bit hash used for `key` (FNV-1a). */
