@@ -1,0 +1,273 @@
+/* Queueing statements. An item becomes part of the batch when all its parameters fit. */
+#include "bind_queue.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include <lauxlib.h>
+#include <lua.h>
+
+#include "batch.h"
+#include "bind_error.h"
+#include "bind_json.h"
+#include "bulk.h"
+#include "error.h"
+#include "handling.h"
+#include "pgtype.h"
+#include "request.h"
+
+enum { MOST_DIMENSIONS = 6 }; /* PostgreSQL's own limit, MAXDIM */
+
+/* Parameters. */
+
+static void encode_json(lua_State *L, int index, struct handling *handling)
+{
+    struct error err;
+    handling->scratch.length = 0;
+    if (bind_json_encode(L, index, &handling->scratch, &err) != 0) {
+        bind_error_raise(L, &err);
+    }
+}
+
+/* Pushes what a member of an array parameter is in text. */
+static const char *element_text(lua_State *L, size_t *ret_length)
+{
+    switch (lua_type(L, -1)) {
+    case LUA_TBOOLEAN:
+        lua_pushstring(L, lua_toboolean(L, -1) ? "true" : "false");
+        break;
+    case LUA_TNUMBER:
+    case LUA_TSTRING:
+        lua_pushvalue(L, -1);
+        break;
+    default:
+        luaL_error(L, "an array parameter holds a %s", luaL_typename(L, -1));
+    }
+    return lua_tolstring(L, -1, ret_length);
+}
+
+/* Appends the table at `index` as an array literal: {1,NULL,"a b",{...}}. */
+static void encode_array(lua_State *L, int index, struct buffer *out, int depth)
+{
+    if (depth > MOST_DIMENSIONS) {
+        luaL_error(L, "an array parameter has more than %d dimensions", MOST_DIMENSIONS);
+    }
+    luaL_checkstack(L, 4, "an array parameter is nested too deeply");
+    lua_Integer length = (lua_Integer)lua_rawlen(L, index);
+    buffer_append_char(out, '{');
+    for (lua_Integer i = 1; i <= length; i++) {
+        if (i > 1) {
+            buffer_append_char(out, ',');
+        }
+        int type = lua_rawgeti(L, index, i);
+        if (type == LUA_TTABLE) {
+            encode_array(L, lua_gettop(L), out, depth + 1);
+        } else if (type == LUA_TNIL || type == LUA_TLIGHTUSERDATA) {
+            buffer_append_text(out, "NULL");
+        } else {
+            size_t size;
+            const char *text = element_text(L, &size);
+            pgtype_write_array_element(out, text, size);
+            lua_pop(L, 1);
+        }
+        lua_pop(L, 1);
+    }
+    buffer_append_char(out, '}');
+}
+
+/* Without a described type a sequence is taken for an array, any other table for JSON. */
+static bool wants_array(lua_State *L, int index, uint32_t type)
+{
+    enum pgtype_class class = pgtype_classify(type, NULL);
+    return class == PGTYPE_ARRAY || (class != PGTYPE_JSON && type == 0 && lua_rawlen(L, index) > 0);
+}
+
+static void encode_table(lua_State *L, int index, uint32_t type, struct handling *handling)
+{
+    if (wants_array(L, index, type)) {
+        handling->scratch.length = 0;
+        encode_array(L, index, &handling->scratch, 1);
+    } else {
+        encode_json(L, index, handling);
+    }
+}
+
+static int set_text(struct parameter *parameter, uint32_t type, struct batch *batch,
+                    const char *text, size_t length, struct error *err)
+{
+    char *copy = arena_strndup(&batch->arena, text, length);
+    return pgtype_from_text(parameter, type, copy, length, err);
+}
+
+/* json.null is SQL NULL too. */
+static bool is_null(lua_State *L, int index)
+{
+    return lua_islightuserdata(L, index) && !lua_touserdata(L, index);
+}
+
+static int set_parameter(lua_State *L, int index, uint32_t type, struct parameter *parameter,
+                         struct batch *batch, struct handling *handling, struct error *err)
+{
+    size_t length;
+    const char *text;
+    if (lua_isnil(L, index) || is_null(L, index)) {
+        return 0;
+    }
+    switch (lua_type(L, index)) {
+    case LUA_TBOOLEAN:
+        return pgtype_from_boolean(parameter, type, lua_toboolean(L, index), err);
+    case LUA_TNUMBER:
+        return lua_isinteger(L, index)
+                   ? pgtype_from_integer(parameter, type, lua_tointeger(L, index), &batch->arena,
+                                         err)
+                   : pgtype_from_number(parameter, type, lua_tonumber(L, index), &batch->arena,
+                                        err);
+    case LUA_TSTRING:
+        text = lua_tolstring(L, index, &length);
+        return set_text(parameter, type, batch, text, length, err);
+    case LUA_TTABLE:
+    case LUA_TLIGHTUSERDATA: /* json.empty_array */
+        encode_table(L, index, type, handling);
+        return set_text(parameter, type, batch, handling->scratch.data, handling->scratch.length,
+                        err);
+    default:
+        return luaL_typeerror(L, index, "number, string, boolean, table or nil");
+    }
+}
+
+/* Queueing. */
+
+static const struct statement *check_statement(lua_State *L, struct script_tx *script_tx,
+                                               struct batch *batch)
+{
+    size_t length;
+    const char *text = luaL_checklstring(L, 2, &length);
+    luaL_argcheck(L, strlen(text) == length, 2, "SQL must not contain a NUL character");
+    const struct statement *statement =
+        generation_statement(script_tx->handling->generation, text, length, &batch->arena);
+    if (!statement) {
+        luaL_error(L, "there is no statement named '%s' in the SQL folder", text);
+    }
+    return statement;
+}
+
+static void check_count(lua_State *L, const struct statement *statement, int count)
+{
+    if (statement->described && count != statement->parameter_count) {
+        luaL_error(L, "the statement %s takes %d parameters, not %d", statement->name,
+                   statement->parameter_count, count);
+    }
+    luaL_argcheck(L, count <= UINT16_MAX, 2, "a statement has at most 65535 parameters");
+}
+
+static void raise_at_item(lua_State *L, const struct batch *batch, const struct batch_item *item,
+                          struct error *err)
+{
+    err->item = (size_t)(item - batch->items) + 1 - batch->hidden;
+    snprintf(err->where, sizeof err->where, "%s:%d", item->source, item->line);
+    if (item->statement->name) {
+        snprintf(err->statement, sizeof err->statement, "%s", item->statement->name);
+    }
+    bind_error_raise(L, err);
+}
+
+/* The script's line that made this call. */
+static void find_caller(lua_State *L, lua_Debug *caller)
+{
+    for (int level = 1; lua_getstack(L, level, caller); level++) {
+        lua_getinfo(L, "Sl", caller);
+        if (caller->currentline > 0 && *caller->source == '@') {
+            return;
+        }
+    }
+    strcpy(caller->short_src, "?");
+    caller->currentline = 0;
+}
+
+/* Makes the values from index 3 on into `parameters`. */
+static int set_parameters(lua_State *L, struct script_tx *script_tx, struct batch *batch,
+                          struct batch_item *item, struct parameter *parameters, struct error *err)
+{
+    const struct statement *statement = item->statement;
+    for (uint16_t i = 0; i < item->parameter_count; i++) {
+        uint32_t type = item->bulk             ? bulk_element_type(item->bulk, i)
+                        : statement->described ? statement->parameter_types[i]
+                                               : 0;
+        if (set_parameter(L, i + 3, type, &parameters[i], batch, script_tx->handling, err) != 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* The batch's last item if this row belongs to it: rows of a :bulk statement are gathered as long
+ * as nothing else is queued between them, so that the order of statements stays that of the calls.
+ */
+static struct batch_item *open_bulk(struct batch *batch, const struct statement *statement,
+                                    int count)
+{
+    if (batch->count == batch->hidden) {
+        return NULL;
+    }
+    struct batch_item *last = &batch->items[batch->count - 1];
+    return last->statement == statement && last->bulk && last->parameter_count == count ? last
+                                                                                        : NULL;
+}
+
+static void queue_row(lua_State *L, struct script_tx *script_tx, struct batch *batch,
+                      const struct statement *statement, int count)
+{
+    struct error err;
+    struct batch_item *item = open_bulk(batch, statement, count);
+    if (!item) {
+        lua_Debug caller;
+        find_caller(L, &caller);
+        item = batch_add(batch, statement, (uint16_t)count, caller.short_src, caller.currentline);
+        item->bulk = bulk_create(statement, (uint16_t)count);
+    }
+    struct parameter *row = arena_zalloc(&batch->arena, (size_t)count * sizeof *row);
+    if (set_parameters(L, script_tx, batch, item, row, &err) != 0 ||
+        bulk_add(item->bulk, row, &err) != 0) {
+        raise_at_item(L, batch, item, &err);
+    }
+}
+
+static void queue_statement(lua_State *L, struct script_tx *script_tx, struct batch *batch,
+                            const struct statement *statement, int count)
+{
+    struct error err;
+    lua_Debug caller;
+    find_caller(L, &caller);
+    struct batch_item *item =
+        batch_add(batch, statement, (uint16_t)count, caller.short_src, caller.currentline);
+    /* Not part of the batch before it is whole: a bad parameter raises. */
+    batch->count--;
+    if (set_parameters(L, script_tx, batch, item, item->parameters, &err) != 0) {
+        raise_at_item(L, batch, item, &err);
+    }
+    batch->count++;
+}
+
+/* Appends the statement at index 2 with the parameters behind it. */
+void bind_queue(lua_State *L, struct script_tx *script_tx)
+{
+    struct batch *batch = tx_batch(&script_tx->tx);
+    const struct statement *statement = check_statement(L, script_tx, batch);
+    int count = lua_gettop(L) - 2;
+    check_count(L, statement, count);
+    if (statement->kind == STATEMENT_BULK) {
+        queue_row(L, script_tx, batch, statement, count);
+    } else {
+        queue_statement(L, script_tx, batch, statement, count);
+    }
+}
+
+const char *bind_queue_place(lua_State *L, struct handling *handling)
+{
+    lua_Debug caller;
+    const struct route *route = handling->request->match.target;
+    find_caller(L, &caller);
+    return caller.currentline > 0 ? arena_printf(&handling->request->arena, "%s:%d",
+                                                 caller.short_src, caller.currentline)
+                                  : route->where;
+}
