@@ -337,5 +337,7 @@ void groups_finish(struct groups *groups)
 {
     while (!list_is_empty(&groups->leads)) {
         destroy(list_entry(groups->leads.next, struct group_lead, link));
+        /* What it leaves waiting is for another worker to lead. */
+        shared_wake_all(groups->shared);
     }
 }
