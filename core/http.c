@@ -3,6 +3,10 @@
  * these two, an exchange from its request line until MHD has sent the answer or given up. Here are
  * the daemon, the clients and what MHD calls; the parts of an exchange are in http_*.c.
  *
+ * What MHD itself refuses it answers with HTML, and 0.9.75 sends the head of that answer twice if
+ * it refuses a request after its last header line (Content-Length, cookies). No callback precedes
+ * that answer but the log's, so it is from there that such a request is answered and cut off.
+ *
  * A client has one timer. It is moved only when it would fire too late: a timer that fires early
  * looks at `due` and waits on, which keeps the heap out of the way of fast requests. */
 #include "http.h"
@@ -273,12 +277,41 @@ static void on_mhd_ready(struct watch *watch, uint32_t events)
     list_entry(watch, struct http, watch)->ready = true;
 }
 
+/* The request that MHD is judging now: its headers are there, on_access() has not seen them, and it
+ * has no answer yet. There is one at most: MHD does all this in one go. */
+static struct exchange *find_judged(struct http *http)
+{
+    struct list *cursor, *following;
+    list_for_each (cursor, following, &http->arriving) {
+        struct exchange *exchange = list_entry(cursor, struct exchange, link);
+        struct MHD_Connection *connection = exchange->connection;
+        if (MHD_get_connection_info(connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE) &&
+            !MHD_get_connection_info(connection, MHD_CONNECTION_INFO_HTTP_STATUS)) {
+            return exchange;
+        }
+    }
+    return NULL;
+}
+
+/* MHD logs this line before each answer of its own. */
+static void forestall(struct http *http, const char *message)
+{
+    unsigned status;
+    if (sscanf(message, "Error processing request (HTTP response code is %u", &status) == 1) {
+        struct exchange *exchange = find_judged(http);
+        if (exchange) {
+            exchange_refuse(exchange, status);
+        }
+    }
+}
+
 static void on_mhd_log(void *context, const char *format, va_list args)
 {
     char message[256];
     vsnprintf(message, sizeof message, format, args);
     message[strcspn(message, "\n")] = '\0';
     log_event(LOG_DEBUG, "libmicrohttpd", "%s", message);
+    forestall(context, message);
 }
 
 /* Paths and queries stay percent-encoded: the router splits before it decodes. */
@@ -341,6 +374,7 @@ struct http *http_create(struct loop *loop, const struct http_options *options,
     http->handler = *handler;
     http->watch.fd = -1;
     list_init(&http->clients);
+    list_init(&http->arriving);
     list_init(&http->spare);
     if (getrandom(&seed, sizeof seed, GRND_NONBLOCK) < 0) {
         log_event(LOG_DEBUG, "no randomness", "request ids begin with the time");

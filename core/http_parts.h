@@ -36,7 +36,8 @@ struct http {
     unsigned polled;   /* those of them that are not suspended */
     bool body_moved;   /* in this run a piece of a body came; more may be there */
     struct timer poll_timer;
-    struct list spare; /* exchanges for reuse */
+    struct list arriving; /* exchanges in STAGE_HEADERS, the youngest first */
+    struct list spare;    /* exchanges for reuse */
     unsigned spare_count;
     char id_prefix[ID_PREFIX + 1];
     uint64_t id_counter;
@@ -59,7 +60,7 @@ struct exchange {
     struct request *request; /* owned */
     struct client *client;   /* borrowed; outlives it */
     struct MHD_Connection *connection;
-    struct list link; /* on http->spare while it waits for reuse */
+    struct list link; /* on http->arriving at first, on http->spare while it waits for reuse */
     enum stage stage;
     bool known;           /* on_headers() was called, so on_end() must be */
     bool polled;          /* MHD calls for it in each run */
@@ -95,6 +96,9 @@ void *http_on_target(void *context, const char *target, struct MHD_Connection *c
 
 /* The headers are there: reads and judges them; false if MHD is to drop the connection. */
 bool exchange_begin(struct exchange *exchange, const char *method, const char *version);
+
+/* MHD is about to answer `status` of its own accord: answers in its place and closes. */
+void exchange_refuse(struct exchange *exchange, unsigned status);
 
 /* Takes a piece of the body; false if MHD is to drop the connection. */
 bool exchange_take_body(struct exchange *exchange, const char *data, size_t size);

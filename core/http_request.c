@@ -14,6 +14,7 @@
 #include "deadline.h"
 #include "error.h"
 #include "http_parts.h"
+#include "list.h"
 #include "request.h"
 
 enum {
@@ -79,6 +80,7 @@ void *http_on_target(void *context, const char *target, struct MHD_Connection *c
     exchange->client = client;
     exchange->connection = connection;
     client->exchange = exchange;
+    list_prepend(&http->arriving, &exchange->link);
     request->edge = exchange;
     request->on_done = exchange_on_done;
     request->method = "-"; /* MHD tells it with the headers; until then only the log sees this */
@@ -227,6 +229,34 @@ bool exchange_begin(struct exchange *exchange, const char *method, const char *v
         return exchange_answer(exchange);
     }
     return true;
+}
+
+/* Why MHD refuses headers that it could read. It has not told the version yet; a request without a
+ * length can only be refused for what HTTP/1.1 asks for. */
+static const char *name_refusal(const struct framing *framing)
+{
+    const char *fault = find_fault(framing, framing->lengths == 0);
+    return fault ? fault : "Content-Length is not a number";
+}
+
+void exchange_refuse(struct exchange *exchange, unsigned status)
+{
+    struct request *request = exchange->request;
+    struct framing framing = {.length = NULL};
+    request->body_limit = exchange->client->http->options.body_limit;
+    collect_headers(exchange, &framing);
+    /* MHD may need the memory of the headers for the answer it believes to give. */
+    request->id = arena_strdup(&request->arena, request->id);
+    request->header_count = 0;
+    if (status == MHD_HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE) {
+        exchange_fail(exchange, ERROR_HEADERS_TOO_LARGE, "the headers take too much memory");
+    } else if (status == MHD_HTTP_CONTENT_TOO_LARGE) {
+        fail_too_large(exchange);
+    } else {
+        exchange_fail(exchange, ERROR_MALFORMED, name_refusal(&framing));
+    }
+    exchange_answer_past_mhd(exchange);
+    exchange_enter(exchange, STAGE_GONE);
 }
 
 bool exchange_take_body(struct exchange *exchange, const char *data, size_t size)

@@ -420,6 +420,111 @@ static void wait_for(const char *what, const char *text)
     close(fd);
 }
 
+/* Reads all that comes until the connection ends into `reply`. */
+static void hear_all(int fd)
+{
+    size_t used = 0;
+    ssize_t n;
+    do {
+        n = recv(fd, reply + used, sizeof reply - 1 - used, 0);
+        used += n > 0 ? (size_t)n : 0;
+    } while (n > 0);
+    reply[used] = '\0';
+    check_int((int)n, 0, "the connection is closed");
+}
+
+/* True if `reply` is one problem document and nothing else. */
+static bool is_one_problem(void)
+{
+    const char *length = strcasestr(reply, "\r\nContent-Length: ");
+    return length && strtoull(length + 18, NULL, 10) == strlen(body()) && body()[0] == '{' &&
+           strcasestr(reply, "\r\nContent-Type: application/problem+json\r\n") &&
+           !strstr(reply + 1, "HTTP/1.");
+}
+
+static void check_refused(int fd, int wanted, const char *text, const char *name)
+{
+    hear_all(fd);
+    check_int(status(), wanted, "%s: status", name);
+    check(is_one_problem(), "%s: one response and no more", name);
+    if (!check(strstr(reply, text), "%s: answer", name)) {
+        printf("# wanted: %s\n# %s\n", text, reply);
+    }
+    close(fd);
+}
+
+/* libmicrohttpd refuses these before it hands them over, and wrote the head of its answer twice. */
+static void test_bad_lengths(void)
+{
+    static const struct {
+        const char *name;
+        const char *value;
+        int status;
+        const char *text;
+    } values[] = {
+        {"a negative length", "-2", 400, "/problems/malformed"},
+        {"a length with a sign", "+2", 400, "Content-Length is not a number"},
+        {"a list of lengths", "2, 2", 400, "/problems/malformed"},
+        {"an empty length", "", 400, "/problems/malformed"},
+        {"a hexadecimal length", "0x2", 400, "/problems/malformed"},
+        {"a length and a letter", "2a", 400, "/problems/malformed"},
+        {"a length of many digits", "99999999999999999999999", 413, "/problems/body-too-large"},
+        {"a length of 2^64", "18446744073709551616", 413, "/problems/body-too-large"},
+        {"the length before it", "18446744073709551615", 413, "/problems/body-too-large"},
+        {"a bad length and a good one", "x\r\nContent-Length: 2", 400, "given more than once"},
+        {"a bad length with an id", "x\r\nX-Request-Id: mine", 400, "X-Request-Id: mine\r\n"},
+    };
+    int fd = dial();
+    say(fd, "POST /echo HTTP/1.0\r\nContent-Length: -2\r\n\r\n{}");
+    check_refused(fd, 400, "Content-Length is not a number", "a bad length in HTTP/1.0");
+    for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
+        char request[256];
+        snprintf(request, sizeof request,
+                 "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: %s\r\n\r\n{}", values[i].value);
+        fd = dial();
+        say(fd, request);
+        check_refused(fd, values[i].status, values[i].text, values[i].name);
+    }
+}
+
+/* The others are still sending their headers: nobody gets a neighbour's answer. */
+static void test_bad_length_among_others(void)
+{
+    int fd = dial();
+    int before = dial();
+    int after = dial();
+    say(before, "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n");
+    say(fd, "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: -2\r\n");
+    wait_for("both have begun", "open 4 held 1");
+    say(after, "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n");
+    say(fd, "\r\n");
+    check_refused(fd, 400, "/problems/malformed", "a bad length among others");
+    ask(before, "\r\nhi");
+    check_text(body(), "hi", "an older request goes on");
+    ask(after, "\r\nho");
+    check_text(body(), "ho", "and so does a younger one");
+    close(before);
+    close(after);
+    fd = dial();
+    ask(fd, GET("/first"));
+    check_int(status(), 200, "a good request");
+    say(fd, POST("/echo", "Content-Length: -2\r\n") GET("/smuggled"));
+    check_refused(fd, 400, "/problems/malformed", "a bad length after it");
+}
+
+static void test_large_cookies(void)
+{
+    static char request[24 * 1024 + 256];
+    char *end = stpcpy(request, "GET / HTTP/1.1\r\nHost: a\r\nCookie: ");
+    for (int i = 0; i < 5000; i++) {
+        end = stpcpy(end, "a=b;");
+    }
+    stpcpy(end, "\r\n\r\n");
+    int fd = dial();
+    say(fd, request);
+    check_refused(fd, 431, "/problems/headers-too-large", "cookies without room");
+}
+
 static void hang_up(int fd, bool reset)
 {
     struct linger at_once = {.l_onoff = 1};
@@ -559,6 +664,9 @@ static void test_whole(void)
     test_answers();
     test_long_target();
     test_large_bodies();
+    test_bad_lengths();
+    test_bad_length_among_others();
+    test_large_cookies();
     wait_for("all connections are given back", "open 1 held 1");
     test_client_gone();
     test_many();
