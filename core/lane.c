@@ -2,7 +2,7 @@
  *
  *   CLOSED  -> OPENING  [open_lane]    a statement came by
  *   OPENING -> OPEN     [begin]
- *   OPEN    -> CLOSED   [detach]       its head is slow and keeps the connection
+ *   OPEN    -> CLOSED   [break_up]     it stands still: all calls move
  *   OPEN    -> CLOSED   [on_lost]      the connection broke: all calls move
  *   OPEN    -> CLOSED   [retire_if_old] */
 #include "lane.h"
@@ -15,8 +15,8 @@
 #include "loop.h"
 #include "statement.h"
 
-/* A head that takes longer is not for lanes. */
-enum { PATIENCE_MS = 50 };
+/* A statement that takes longer is not for lanes, for a while: the database may have been slow. */
+enum { PATIENCE_MS = 50, EXCLUSIVE_S = 60 };
 
 /* More calls than this in one lane wait longer than a connection of their own would take. */
 enum { MOST_CALLS = 512 };
@@ -42,24 +42,42 @@ static uint64_t *exclusive_place(struct lanes *lanes, uint64_t key)
     return &lanes->exclusive[slot];
 }
 
+static void forget_exclusive(struct lanes *lanes)
+{
+    memset(lanes->exclusive, 0, EXCLUSIVE_SLOTS * sizeof *lanes->exclusive);
+    lanes->exclusive_count = 0;
+}
+
 static void make_exclusive(struct lanes *lanes, uint64_t key)
 {
-    uint64_t *place = exclusive_place(lanes, key);
-    /* Half full, it begins anew: what does not belong on a lane will prove so again. */
-    if (!*place && ++lanes->exclusive_count > EXCLUSIVE_SLOTS / 2) {
-        memset(lanes->exclusive, 0, EXCLUSIVE_SLOTS * sizeof *lanes->exclusive);
-        lanes->exclusive_count = 1;
-        place = exclusive_place(lanes, key);
+    uint64_t now = lanes->pool->loop->now;
+    if (now >= lanes->exclusive_until || lanes->exclusive_count >= EXCLUSIVE_SLOTS / 2) {
+        forget_exclusive(lanes);
+        lanes->exclusive_until = now + SECONDS(EXCLUSIVE_S);
     }
+    uint64_t *place = exclusive_place(lanes, key);
+    lanes->exclusive_count += *place == 0;
     *place = key;
+}
+
+static bool is_exclusive(struct lanes *lanes, uint64_t key)
+{
+    return lanes->exclusive_count > 0 && lanes->pool->loop->now < lanes->exclusive_until &&
+           *exclusive_place(lanes, key) == key;
+}
+
+void lanes_note(struct lanes *lanes, const struct batch *batch, uint64_t duration)
+{
+    if (lanes->count > 0 && batch->count == 1 && duration > MILLISECONDS(PATIENCE_MS)) {
+        make_exclusive(lanes, batch->items[0].statement->key);
+    }
 }
 
 static bool is_for_lanes(struct lanes *lanes, const struct batch *batch)
 {
     const struct statement *statement = batch->items[0].statement;
     return batch->count == 1 && statement->key && !batch->describe &&
-           *exclusive_place(lanes, statement->key) == 0 &&
-           statement_looks_like_read(statement->sql);
+           !is_exclusive(lanes, statement->key) && statement_looks_like_read(statement->sql);
 }
 
 /* The life of a lane. */
@@ -136,6 +154,7 @@ static void begin(struct lane *lane, struct pg *pg)
     batch_add(&lane->setup, &read_only_statement, 0, NULL, 0);
     lane->setup_run.batch = &lane->setup;
     lane->setup_run.done = on_setup;
+    lane->setup_run.shared = true;
     pg_start(pg, &lane->setup_run);
     lane->unflushed = true;
 }
@@ -175,82 +194,46 @@ static void retire_if_old(struct lane *lane)
     }
 }
 
-/* Slow heads. */
-
-static struct lane_call *head_of(const struct lane *lane)
+/* Something on it is slow, and nobody knows what: the server sends its answers when a segment is
+ * done. All move to connections of their own, and what is slow will show there. */
+static void break_up(struct lane *lane)
 {
-    return list_is_empty(&lane->calls) ? NULL
-                                       : list_entry(lane->calls.next, struct lane_call, link);
-}
-
-/* Leaves the connection to its head and opens the lane anew for the others. */
-static void detach(struct lane *lane)
-{
-    struct list others;
-    struct lane_call *head = head_of(lane);
+    struct list calls;
     struct pg *pg = lane->pg;
-    make_exclusive(lane->lanes, head->run.batch->items[0].statement->key);
-    take_off(head);
-    head->own = pg;
-    head->lane = lane;
-    list_init(&others);
-    list_take(&others, &lane->calls);
-    struct list *item, *following;
-    if (!list_is_empty(&lane->setup_run.link)) {
-        pg_abandon(pg, &lane->setup_run);
-    }
-    list_for_each (item, following, &others) {
-        pg_abandon(pg, &list_entry(item, struct lane_call, link)->run);
-    }
-    pg_flush(pg);
+    list_init(&calls);
+    list_take(&calls, &lane->calls);
     close_lane(lane);
-    move_all(&others);
+    give_back(lane, pg, true);
+    move_all(&calls);
 }
 
 static void on_impatience(struct timer *timer)
 {
     struct lane *lane = list_entry((void *)timer, struct lane, patience);
-    if (head_of(lane) && lane->state == LANE_OPEN) {
-        detach(lane);
+    if (lane->state == LANE_OPEN && !pipeline_is_idle(&lane->pg->pipeline)) {
+        break_up(lane);
     }
 }
 
-static void watch_head(struct lane *lane)
+/* Called when something has come back or is about to be sent. */
+static void be_patient(struct lane *lane)
 {
     struct loop *loop = loop_of(lane);
-    if (list_is_empty(&lane->calls)) {
-        loop_disarm(loop, &lane->patience);
-    } else {
-        loop_arm(loop, &lane->patience, loop->now + MILLISECONDS(PATIENCE_MS), on_impatience);
-    }
+    loop_arm(loop, &lane->patience, loop->now + MILLISECONDS(PATIENCE_MS), on_impatience);
 }
 
 /* Calls. */
 
-/* 57014: somebody else's cancel came late and hit this one; 25006: it writes; the others: its
- * preparation is stale. None of them was executed. */
-static bool must_move(const struct error *err)
+/* 25006: it writes; the others: its preparation is stale. It was not executed, in any case. */
+static bool must_move(const struct batch *batch)
 {
-    static const char *const states[] = {"57014", "25006", "26000", "0A000"};
+    static const char *const states[] = {"25006", "26000", "0A000"};
     for (size_t i = 0; i < sizeof states / sizeof *states; i++) {
-        if (strcmp(err->sqlstate, states[i]) == 0) {
+        if (strcmp(batch->error.sqlstate, states[i]) == 0) {
             return true;
         }
     }
-    return false;
-}
-
-static void finish_own(struct lane_call *call)
-{
-    struct lane *lane = call->lane;
-    struct pg *pg = call->own;
-    call->own = NULL;
-    call->lane = NULL;
-    if (call->run.lost) {
-        pool_lost(lane->lanes->pool, pg);
-    } else {
-        give_back(lane, pg, false);
-    }
+    return batch->items[0].state == ITEM_SKIPPED;
 }
 
 static void on_done(struct pg_run *run)
@@ -258,19 +241,15 @@ static void on_done(struct pg_run *run)
     struct lane_call *call = list_entry((void *)run, struct lane_call, run);
     struct lane *lane = call->lane;
     const struct error *err = &run->batch->error;
-    bool move = must_move(err) || (run->lost && err->code != ERROR_NONE);
+    bool move = must_move(run->batch) || (run->lost && err->code != ERROR_NONE);
     if (strcmp(err->sqlstate, "25006") == 0) {
         make_exclusive(lane->lanes, run->batch->items[0].statement->key);
     }
-    if (call->own) {
-        finish_own(call);
-    } else if (run->lost) {
-        take_off(call);
+    take_off(call);
+    if (run->lost) {
         on_lost(lane);
     } else {
-        take_off(call);
-        watch_head(lane);
-        retire_if_old(lane);
+        be_patient(lane);
     }
     call->done(call, move ? LANE_MOVE : LANE_DONE);
 }
@@ -298,14 +277,12 @@ bool lanes_submit(struct lanes *lanes, struct lane_call *call, struct batch *bat
         return false;
     }
     call->lane = lane;
-    call->own = NULL;
     call->run.batch = batch;
+    call->run.shared = true;
     call->run.done = on_done;
     list_append(&lane->calls, &call->link);
     lane->count++;
-    if (lane->count == 1) {
-        watch_head(lane);
-    }
+
     pg_start(lane->pg, &call->run);
     lane->unflushed = true;
     return true;
@@ -313,31 +290,31 @@ bool lanes_submit(struct lanes *lanes, struct lane_call *call, struct batch *bat
 
 void lanes_forget(struct lanes *lanes, struct lane_call *call)
 {
-    struct lane *lane = call->lane;
-    if (!lane) {
-        return;
+    if (call->lane) {
+        pg_abandon(call->lane->pg, &call->run);
+        take_off(call);
     }
-    if (!call->own && head_of(lane) == call) {
-        detach(lane);
+}
+
+static void flush_lane(struct lane *lane)
+{
+    if (lane->unflushed) {
+        bool at_rest = !lane->patience.slot;
+        lane->unflushed = false;
+        pg_sync(lane->pg);
+        if (at_rest) {
+            be_patient(lane);
+        }
+    } else {
+        retire_if_old(lane);
     }
-    if (call->own) {
-        struct pg *pg = call->own;
-        call->own = NULL;
-        call->lane = NULL;
-        give_back(lane, pg, true);
-        return;
-    }
-    pg_abandon(lane->pg, &call->run);
-    take_off(call);
 }
 
 void lanes_flush(struct lanes *lanes)
 {
     for (uint32_t i = 0; i < lanes->count; i++) {
-        struct lane *lane = &lanes->lanes[i];
-        if (lane->unflushed && lane->pg) {
-            lane->unflushed = false;
-            pg_flush(lane->pg);
+        if (lanes->lanes[i].state == LANE_OPEN) {
+            flush_lane(&lanes->lanes[i]);
         }
     }
 }

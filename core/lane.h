@@ -4,8 +4,10 @@
  *
  *   CLOSED -> OPENING -> OPEN -> CLOSED
  *
- * The statement at the head that takes too long gets the connection for itself and the others move
- * on; from then on it goes past the lanes, as does one that turns out to write. */
+ * What is submitted in one tick of the loop goes out as one segment, closed by one Sync: one write,
+ * and for the server one transaction. An error in it skips the statements behind, which move to
+ * connections of their own. So do all of them when the lane stands still for too long; the one that
+ * proves slow there goes past the lanes for some time, as does one that turns out to write. */
 #ifndef MOONPOOL_LANE_H
 #define MOONPOOL_LANE_H
 
@@ -36,7 +38,7 @@ struct lane {
     struct list calls;     /* under way, oldest first */
     uint32_t count;        /* how many they are */
     bool unflushed;        /* something was queued since the last flush */
-    struct timer patience; /* how long the head may take */
+    struct timer patience; /* how long it may stand still */
     struct batch setup;    /* makes the session read-only */
     struct pg_run setup_run;
 };
@@ -48,6 +50,7 @@ struct lanes {
     uint64_t
         *exclusive; /* owned set of statement keys that go past the lanes; 0 marks a free place */
     uint32_t exclusive_count;
+    uint64_t exclusive_until; /* then all of them may try again */
 };
 
 enum lane_outcome {
@@ -59,7 +62,7 @@ enum lane_outcome {
 struct lane_call {
     struct list link;  /* in lane.calls */
     struct lane *lane; /* NULL when it is on none */
-    struct pg *own;    /* the connection it was left alone with; NULL normally */
+
     struct pg_run run;
     void (*done)(struct lane_call *call, enum lane_outcome outcome);
 };
@@ -73,8 +76,12 @@ void lanes_finish(struct lanes *lanes);
  * read, is known not to be for lanes, or no lane is open. `done` is called from the loop. */
 bool lanes_submit(struct lanes *lanes, struct lane_call *call, struct batch *batch);
 
-/* Stops waiting for a call; if it is being executed, it is cancelled on the server. */
+/* Stops waiting for a call. Its statement may be executed all the same, for as long as a lane may
+ * stand still. */
 void lanes_forget(struct lanes *lanes, struct lane_call *call);
+
+/* A read took this long, in microseconds, on a connection of its own. */
+void lanes_note(struct lanes *lanes, const struct batch *batch, uint64_t duration);
 
 /* Sends what was submitted since the last time: once per tick. */
 void lanes_flush(struct lanes *lanes);

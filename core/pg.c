@@ -248,6 +248,16 @@ void pg_start(struct pg *pg, struct pg_run *run)
     }
 }
 
+void pg_sync(struct pg *pg)
+{
+    assert(pg->state == PG_LENT);
+    if (pipeline_sync(&pg->pipeline) != 0) {
+        lost_later(pg);
+        return;
+    }
+    pg_flush(pg);
+}
+
 void pg_abandon(struct pg *pg, struct pg_run *run)
 {
     assert(pg->state == PG_LENT);

@@ -78,6 +78,9 @@ void pg_lend(struct pg *pg);
 void pg_start(struct pg *pg, struct pg_run *run);
 void pg_flush(struct pg *pg);
 
+/* Closes the segment of the shared runs started so far and sends it off. */
+void pg_sync(struct pg *pg);
+
 /* Cancels what is under way on a LENT connection; its result still comes. The connection is not
  * lent on before the cancel has returned. */
 void pg_cancel(struct pg *pg);

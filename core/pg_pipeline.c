@@ -270,7 +270,7 @@ static int send_run(struct pipeline *pipeline, struct pg_run *run, bool *ret_who
     *ret_whole = stop || run->next == batch->count;
     if (*ret_whole) {
         run->synced = true;
-        return send_sync(pipeline, run);
+        return run->shared ? 0 : send_sync(pipeline, run);
     }
     /* Without a Sync the server keeps its answers until its buffer is full. */
     return run->next == first || PQsendFlushRequest(pipeline->conn) ? 0 : -1;
@@ -292,6 +292,11 @@ int pipeline_send(struct pipeline *pipeline)
         }
     }
     return 0;
+}
+
+int pipeline_sync(struct pipeline *pipeline)
+{
+    return send_sync(pipeline, NULL);
 }
 
 int pipeline_send_own(struct pipeline *pipeline, const char *sql)
@@ -480,15 +485,26 @@ static void take_result(struct pipeline *pipeline, struct pg_result *result)
     }
 }
 
-/* The end of one answer. */
+static void finish_run(struct pipeline *pipeline, struct pg_run *run)
+{
+    list_remove(&run->link);
+    list_append(&pipeline->finished, &run->link);
+}
+
+/* The end of one answer. A shared run need not wait for the Sync. */
 static void end_expectation(struct pipeline *pipeline)
 {
     const struct expectation *expected = &pipeline->expected[pipeline->head];
+    struct pg_run *run = expected->kind == EXPECT_ITEM ? expected->run : NULL;
+    bool last = run && expected->item == run->batch->count - 1;
     if (expected->kind == EXPECT_ITEM && expected->run) {
         pipeline->items_in_flight--;
         pipeline->bytes_in_flight -= item_bytes(&expected->run->batch->items[expected->item]);
     }
     pop_expectation(pipeline);
+    if (last && run->shared) {
+        finish_run(pipeline, run);
+    }
 }
 
 /* A Sync has come: the end of a run, if it is not one of those in between. */
@@ -497,8 +513,7 @@ static void end_segment(struct pipeline *pipeline)
     struct pg_run *run = pipeline->expected[pipeline->head].run;
     pop_expectation(pipeline);
     if (run) {
-        list_remove(&run->link);
-        list_append(&pipeline->finished, &run->link);
+        finish_run(pipeline, run);
     }
 }
 

@@ -24,8 +24,11 @@ struct pg_run {
      * gone besides, be it that all results had come. */
     void (*done)(struct pg_run *run);
     bool lost;
+    bool shared; /* no Sync of its own: pipeline_sync() closes its segment along with others. An
+                    error in one skips those behind it, which are then ITEM_SKIPPED without an error
+                  */
     size_t next; /* index of the item to be sent next */
-    bool synced; /* the closing Sync was sent */
+    bool synced; /* it is wholly sent */
 };
 
 /* What is next to come from the server. */
@@ -79,6 +82,10 @@ int pipeline_read(struct pipeline *pipeline);
 
 /* True when nothing is to come and all was sent. */
 bool pipeline_is_idle(const struct pipeline *pipeline);
+
+/* Closes the segment of the shared runs sent so far; libpq sends it off at once. -1 if it refuses.
+ */
+int pipeline_sync(struct pipeline *pipeline);
 
 /* Lets go of a run: what was sent will be read and dropped, the rest is never sent. -1 if libpq
  * refuses. */

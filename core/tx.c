@@ -231,6 +231,7 @@ static void on_done(struct pg_run *run)
     }
     note_outcome(tx);
     if (tx->options.autocommit) {
+        lanes_note(&tx->database->lanes, &tx->batch, waited(tx));
         tx->state = TX_NEW;
         give_back(tx, true);
     } else if (tx->batch.commit || run->lost) {

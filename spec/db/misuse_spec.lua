@@ -46,7 +46,7 @@ app.post("/after-commit", function()
   error("too late")
 end)
 
-app.get("/large", function()
+app.get("/large", { deadline = 60 }, function()
   local length = 0
   for _ = 1, 40 do
     length = length + #db:query("select repeat('x', 10000000) as text")[1].text
@@ -54,7 +54,7 @@ app.get("/large", function()
   return { length = length }
 end)
 
-app.get("/hoard", function()
+app.get("/hoard", { deadline = 60 }, function()
   local results = {}
   for i = 1, 40 do
     results[i] = db:query("select repeat('x', 10000000) as text")
