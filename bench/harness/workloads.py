@@ -238,20 +238,21 @@ def private_mb(server):
 
 
 def measure_memory(run, subject):
-    """Private memory of all processes of a server: idle, with idle connections, after load."""
+    """Private memory of all processes of a server: idle, with idle connections; another one's after
+    load."""
     run.cluster.reset(READ_USERS)
     with run.serve(subject, "memory", POOL) as server:
         time.sleep(1)
-        result = {"idle_mb": private_mb(server),
+        result = {"idle_mb": private_mb(server), "start_ms": server.start_ms,
                   "processes": processes.private_memory(server.pid)[1]}
         try:
             result.update(with_connections(run, server, result["idle_mb"]))
         except processes.Failed as reason:
             result["connections_failed"] = str(reason)
-        make_load(run, subject, server)
+    with run.serve(subject, "memory", POOL) as server:
+        make_load(run, server)
         time.sleep(run.plan.settle_seconds)
         result["after_load_mb"] = private_mb(server)
-        result["start_ms"] = server.start_ms
     return result
 
 
@@ -268,7 +269,7 @@ def with_connections(run, server, idle_mb):
     return result
 
 
-def make_load(run, subject, server):
+def make_load(run, server):
     ids = READ_USERS if server.path != "/ping" else None
     argv = load.wrk_command(server.port, "/ping" if ids is None else "/", 64, run.plan.seconds, ids)
     load.wrk(argv, run.plan.seconds)
