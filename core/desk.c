@@ -7,10 +7,20 @@
 #include <stdio.h>
 #include <string.h>
 
+/* A worker that died under the lock may have written a state or its count, but not the other. */
+static void recount(struct desk *desk)
+{
+    memset(desk->posted, 0, sizeof desk->posted);
+    for (int i = 0; i < DESK_PARCELS; i++) {
+        desk->posted[desk->parcels[i].group] += desk->parcels[i].state == PARCEL_POSTED;
+    }
+}
+
 static void lock(struct desk *desk)
 {
     int status = pthread_mutex_lock(&desk->lock);
     if (status == EOWNERDEAD) {
+        recount(desk);
         status = pthread_mutex_consistent(&desk->lock);
     }
     assert(status == 0);
@@ -145,6 +155,13 @@ static void shed(struct desk *desk, struct parcel *parcel)
     finish(desk, parcel);
 }
 
+/* A group that refuses everybody does nothing from which the average could learn that it would be
+ * faster now. */
+static void be_less_strict(struct desk_group *g)
+{
+    g->average -= (g->average + 3) / 4;
+}
+
 int desk_take(struct desk *desk, int group, uint32_t worker, int most, uint64_t now,
               int *ret_parcels, bool *ret_answered)
 {
@@ -166,6 +183,9 @@ int desk_take(struct desk *desk, int group, uint32_t worker, int most, uint64_t 
             set_state(desk, parcel, PARCEL_TAKEN);
             ret_parcels[count++] = index;
         }
+    }
+    if (count == 0 && *ret_answered) {
+        be_less_strict(&desk->groups[group]);
     }
     unlock(desk);
     return count;
@@ -194,7 +214,7 @@ void desk_put_back(struct desk *desk, const int *parcels, int count)
         if (parcel->state == PARCEL_ABANDONED) {
             set_state(desk, parcel, PARCEL_FREE);
         } else if (parcel->state == PARCEL_TAKEN || parcel->state == PARCEL_SEALED) {
-            set_state(desk, parcel, PARCEL_POSTED);
+            set_state(desk, parcel, parcel->orphan ? PARCEL_FREE : PARCEL_POSTED);
         }
     }
     unlock(desk);

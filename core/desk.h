@@ -78,7 +78,8 @@ void desk_resign(struct desk *desk, int group, uint32_t worker);
 
 /* Takes up to `most` waiting parcels, oldest first, into `ret_parcels`; those that cannot be done
  * by their deadline, as the group's average goes, are answered with ERROR_OVERLOADED instead, and
- * `ret_answered` says whether there were any. Returns how many were taken. */
+ * `ret_answered` says whether there were any; if that befalls all of them, the average is lowered.
+ * Returns how many were taken. */
 int desk_take(struct desk *desk, int group, uint32_t worker, int most, uint64_t now,
               int *ret_parcels, bool *ret_answered);
 
@@ -86,7 +87,7 @@ int desk_take(struct desk *desk, int group, uint32_t worker, int most, uint64_t 
  * sealed already, for a COMMIT that failed, may be sealed again. */
 bool desk_seal(struct desk *desk, const int *parcels, int count);
 
-/* Those abandoned are freed, the others wait again. */
+/* Those abandoned, and those whose member has left, are freed; the others wait again. */
 void desk_put_back(struct desk *desk, const int *parcels, int count);
 
 /* Puts an output or an error into a parcel; `data` NULL for an error. */
