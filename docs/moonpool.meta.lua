@@ -152,11 +152,13 @@ function request:left() end
 ---A row is a plain table by the columns' names. NULL is absent, and null in JSON.
 ---@alias moonpool.Row table<string, any>
 
----Rows in order: `#rows`, `rows[i]` and `ipairs(rows)`.
+---Rows in order: `#rows`, `rows[i]` and `ipairs(rows)`. Read-only, and freed when the request ends: a row
+---taken out of it may be kept, the result may not.
 ---@alias moonpool.Rows moonpool.Row[]
 
 ---The database, each call a transaction of its own. `statement` is a name from the SQL folder, or SQL
----text.
+---text. A single select may be executed twice, by read-only transactions; one that writes after all is
+---executed once.
 ---@class moonpool.Db
 local db = {}
 
@@ -198,8 +200,27 @@ function db:transaction(options, fn) end
 ---@return moonpool.Tx
 function db:begin(options) end
 
----The results of a batch in the order queued, `n` of them: of an :exec statement the count, of :one a
----row or nil, of :many rows.
+---A member's part of a group: waits until the group was committed and gives the output for this input.
+---Input and output are JSON values of at most 8 kB. Raises inside a transaction.
+---@alias moonpool.GroupCall fun(input: any): any
+
+---@class moonpool.GroupOptions
+---@field max? integer the most inputs taken at once; 64 by default, at most 256
+---@field serialize? string a table whose lock orders the groups, of all hosts; waited for before inputs are taken
+
+---Makes a group-committed function, while scripts are loaded. Requests that call it at the same time, in
+---whatever worker, are handed together to `fn`, in one transaction; it returns an output for each input.
+---If it fails, it is called anew for each input by itself.
+---@param name string its own among the groups; 1 to 63 bytes
+---@param options moonpool.GroupOptions
+---@param fn fun(tx: moonpool.Tx, inputs: any[]): any[]
+---@return moonpool.GroupCall
+---@overload fun(self: moonpool.Db, name: string, fn: fun(tx: moonpool.Tx, inputs: any[]): any[]): moonpool.GroupCall
+function db:group(name, options, fn) end
+
+---The results of a batch in the order queued, `n` of them (nil is among them, so `#` does not tell): of an
+---:exec statement the count, of :one a row or nil, of :many rows. Rows of one :bulk statement that were
+---queued one after the other have one result, their count.
 ---@class moonpool.Results
 ---@field n integer
 
@@ -207,7 +228,7 @@ function db:begin(options) end
 ---@field isolation? "read committed"|"repeatable read"|"serializable"
 ---@field read_only? boolean
 ---@field deferrable? boolean
----@field retries? integer more attempts after a serialization failure or a deadlock; by default none
+---@field retries? integer more calls of the function, after serialization failures or deadlocks; by default none
 ---@field serialize? string a table: transactions that name it run one after the other
 
 ---@class moonpool.Tx
@@ -229,7 +250,8 @@ function tx:query_row(statement, ...) end
 ---@return integer # rows affected
 function tx:exec(statement, ...) end
 
----Remembers a statement for send_batch(). What is never sent goes with COMMIT.
+---Remembers a statement for send_batch(), or one row of a :bulk statement: the rows queued one after the
+---other are sent as one. What is never sent goes with COMMIT.
 ---@param statement string
 ---@param ... any
 function tx:queue(statement, ...) end
