@@ -22,6 +22,10 @@ def moonpool(name, about, scripts, sql, flags=(), workloads=API):
 
 SUBJECTS = [
     moonpool("moonpool", "the sample application", "scripts", "sql", workloads=API + ("W4",)),
+    moonpool("moonpool-row", "a transaction per create, an update per row",
+             "bench/variants/scripts", "bench/variants/row", workloads=("W1", "W5")),
+    moonpool("moonpool-bulk", "the same with a :bulk update",
+             "bench/variants/scripts", "bench/variants/bulk", workloads=("W1", "W5")),
     Subject("go", "go", "pgx v4 and Echo, an update per row", API + ("W4",), {"update": "row"}),
     Subject("go-unnest", "go", "the same with one update from unnest", ("W1", "W5"),
             {"update": "unnest"}),
