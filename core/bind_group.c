@@ -16,19 +16,31 @@
 #include "request.h"
 #include "vm.h"
 
+/* An error at the script's line, which stands two calls up: behind it is Db:group(). */
+static int refuse_group(lua_State *L, const char *format, const char *name)
+{
+    luaL_where(L, 2);
+    lua_pushfstring(L, format, name);
+    lua_concat(L, 2);
+    return lua_error(L);
+}
+
 /* register(name, lead) */
 static int add_group(lua_State *L)
 {
     struct generation *generation = generation_of(L);
     const char *name = luaL_checkstring(L, 1);
     luaL_checktype(L, 2, LUA_TFUNCTION);
-    luaL_argcheck(L, *name && strlen(name) < DESK_NAME, 1, "a name of 1 to 63 bytes expected");
+    if (!*name || strlen(name) >= DESK_NAME) {
+        return refuse_group(L, "the name of a group has 1 to 63 bytes: '%s'", name);
+    }
     if (!generation->vm->source) {
-        return luaL_error(L, "groups are made while the scripts are loaded, not later");
+        return refuse_group(L, "groups are made while the scripts are loaded, not later: '%s'",
+                            name);
     }
     lua_settop(L, 2);
     if (generation_add_group(generation, name, luaL_ref(L, LUA_REGISTRYINDEX)) != 0) {
-        return luaL_error(L, "there is a group named %s already", name);
+        return refuse_group(L, "there is a group named %s already", name);
     }
     return 0;
 }
@@ -130,20 +142,46 @@ static int seal(lua_State *L)
     return 1;
 }
 
-/* answer(index, output) */
+/* encode(output) -> text. Before COMMIT, so that what cannot be an output is not committed. */
+static int encode_output(lua_State *L)
+{
+    struct handling *handling = handling_of(L);
+    luaL_checkany(L, 1);
+    encode(L, 1, handling);
+    if (handling->scratch.length > DESK_BYTES) {
+        return luaL_error(L, "the output of a group is longer than %d bytes", DESK_BYTES);
+    }
+    lua_pushlstring(L, handling->scratch.data, handling->scratch.length);
+    return 1;
+}
+
+/* answer(index, text). What was committed is told by this. */
 static int answer(lua_State *L)
 {
     struct group_lead *lead = check_lead(L);
-    struct handling *handling = handling_of(L);
     int index = check_index(L, 1);
-    struct error err;
-    handling->scratch.length = 0;
-    if (bind_json_encode(L, 2, &handling->scratch, &err) != 0) {
-        group_answer(lead, index, NULL, 0, &err);
-    } else {
-        group_answer(lead, index, handling->scratch.data, handling->scratch.length, NULL);
-    }
+    size_t length;
+    const char *text = luaL_checklstring(L, 2, &length);
+    handling_of(L)->committed = false;
+    group_answer(lead, index, text, length, NULL);
     return 0;
+}
+
+/* failure(error) -> error. What to tell of a run that failed: if it committed before that, it must
+ * not be taken for one that did nothing. */
+static int failure(lua_State *L)
+{
+    struct handling *handling = handling_of(L);
+    struct error err;
+    lua_settop(L, 1);
+    if (handling->committed) {
+        handling->committed = false;
+        error_set(&err, ERROR_OUTCOME_UNKNOWN,
+                  "the transaction was committed, but then the script failed: %s",
+                  luaL_tolstring(L, 1, NULL));
+        bind_error_push(L, &err);
+    }
+    return 1;
 }
 
 /* refuse(index, error) */
@@ -163,8 +201,9 @@ static int refuse(lua_State *L)
 }
 
 static const luaL_Reg functions[] = {
-    {"register", add_group}, {"join", join},     {"take", take}, {"seal", seal},
-    {"answer", answer},      {"refuse", refuse}, {NULL, NULL},
+    {"register", add_group},   {"join", join},     {"take", take},
+    {"encode", encode_output}, {"seal", seal},     {"answer", answer},
+    {"failure", failure},      {"refuse", refuse}, {NULL, NULL},
 };
 
 int bind_group_open(lua_State *L)

@@ -28,7 +28,6 @@ struct group_lead {
     int parcels[DESK_TAKE];
     bool answered[DESK_TAKE];
     int count;
-    bool sealed;
     uint64_t taken_at;
 };
 
@@ -96,7 +95,9 @@ int group_join(struct groups *groups, struct group_member *member, struct handli
     member->waiting.leave = leave;
     member->waiting.withdraw = withdraw;
     member->group = desk_group(desk, name);
-    if (length > DESK_BYTES || member->group < 0) {
+    if (member->group < 0) {
+        return error_set(err, ERROR_SCRIPT, "there are more groups than %d", DESK_GROUPS);
+    } else if (length > DESK_BYTES) {
         return error_set(err, ERROR_INVALID, "the input of a group is longer than %d bytes",
                          DESK_BYTES);
     }
@@ -169,7 +170,6 @@ int group_take(struct group_lead *lead, int most)
     lead->count = desk_take(desk_of(groups), lead->group, groups->worker, most, lead->taken_at,
                             lead->parcels, &shed);
     memset(lead->answered, 0, sizeof lead->answered);
-    lead->sealed = false;
     set_deadline(lead);
     if (shed) {
         shared_wake_all(groups->shared);
@@ -187,8 +187,7 @@ const char *group_input(const struct group_lead *lead, int index, size_t *ret_le
 bool group_seal(struct group_lead *lead, int index)
 {
     const int *parcels = index < 0 ? lead->parcels : &lead->parcels[index];
-    lead->sealed = desk_seal(desk_of(lead->groups), parcels, index < 0 ? lead->count : 1);
-    return lead->sealed;
+    return desk_seal(desk_of(lead->groups), parcels, index < 0 ? lead->count : 1);
 }
 
 void group_answer(struct group_lead *lead, int index, const char *data, size_t length,
@@ -199,21 +198,29 @@ void group_answer(struct group_lead *lead, int index, const char *data, size_t l
     wake_member(lead, index);
 }
 
-/* What its code did not come to: the parcel of an aborted run waits again; of one that was being
- * committed nobody knows. */
-static void settle(struct group_lead *lead)
+/* What its code did not come to: the parcel of an aborted run waits again while it has time; of one
+ * that was being committed nobody knows. */
+static void settle_one(struct group_lead *lead, int index)
 {
     struct desk *desk = desk_of(lead->groups);
-    struct error unknown;
-    error_set(&unknown, ERROR_OUTCOME_UNKNOWN, "the group was being committed when it was ended");
+    int *parcel = &lead->parcels[index];
+    struct error err;
+    if (desk_state(desk, *parcel) == PARCEL_SEALED) {
+        error_set(&err, ERROR_OUTCOME_UNKNOWN, "the group was being committed when it was ended");
+        group_answer(lead, index, NULL, 0, &err);
+    } else if (desk->parcels[*parcel].deadline <= clock_now()) {
+        error_set(&err, ERROR_DEADLINE, "the deadline passed while the group was at work");
+        group_answer(lead, index, NULL, 0, &err);
+    } else {
+        desk_put_back(desk, parcel, 1);
+    }
+}
+
+static void settle(struct group_lead *lead)
+{
     for (int i = 0; i < lead->count; i++) {
-        if (lead->answered[i]) {
-            continue;
-        }
-        if (desk_state(desk, lead->parcels[i]) == PARCEL_SEALED) {
-            group_answer(lead, i, NULL, 0, &unknown);
-        } else {
-            desk_put_back(desk, &lead->parcels[i], 1);
+        if (!lead->answered[i]) {
+            settle_one(lead, i);
         }
     }
 }

@@ -43,11 +43,11 @@ void groups_init(struct groups *groups, struct runner *runner, struct shared *sh
 /* Ends what this worker leads. No member may be left. */
 void groups_finish(struct groups *groups);
 
-/* Looks for answers and for groups to lead: called when the worker was woken, and once per tick. */
+/* Looks for answers and for groups to lead: called when the worker was woken. */
 void groups_attend(struct groups *groups);
 
-/* Posts a member's input. -1 with ERROR_OVERLOADED or ERROR_INVALID if the desk cannot take it. The
- * handling is made ready when it is answered. */
+/* Posts a member's input. -1 with ERROR_OVERLOADED, ERROR_INVALID or, for one group too many,
+ * ERROR_SCRIPT if the desk cannot take it. The handling is made ready when it is answered. */
 int group_join(struct groups *groups, struct group_member *member, struct handling *handling,
                const char *name, const char *input, size_t length, struct error *err);
 

@@ -130,13 +130,15 @@ local GROUP_OPTIONS = { max = "number", serialize = "string" }
 local MOST_MEMBERS = 256
 
 -- Runs the group's function on `inputs` and commits. nil if a member was answered meanwhile, which
--- must not be committed; `index` is that of the only member, nil for all.
+-- must not be committed; `index` is that of the only member, nil for all. The outputs as text.
 local function commit_group(group, tx, inputs, index)
-  local outputs = group.fn(tx, inputs)
+  local results = group.fn(tx, inputs)
+  local outputs = {}
   for i = 1, #inputs do
-    if type(outputs) ~= "table" or outputs[i] == nil then
+    if type(results) ~= "table" or results[i] == nil then
       error(("the group %s has no output for input %d"):format(group.name, i), 0)
     end
+    outputs[i] = native_group.encode(results[i])
   end
   if not native_group.seal(index) then
     return nil
@@ -156,9 +158,19 @@ local function try_one(group, input, index)
   local done, outputs = pcall(commit_group, group, tx, { input }, index)
   tx:rollback()
   if not done then
-    native_group.refuse(index, outputs)
+    native_group.refuse(index, native_group.failure(outputs))
   elseif outputs then
     native_group.answer(index, outputs[1])
+  end
+end
+
+local function fail_group(group, inputs, err)
+  if #inputs == 1 or (type(err) == "table" and FINAL[err.code]) then
+    refuse_all(#inputs, err)
+  else
+    for i, input in ipairs(inputs) do
+      try_one(group, input, i)
+    end
   end
 end
 
@@ -181,12 +193,8 @@ local function lead(group)
     for i = 1, #inputs do
       native_group.answer(i, outputs[i])
     end
-  elseif not done and (#inputs == 1 or (type(outputs) == "table" and FINAL[outputs.code])) then
-    refuse_all(#inputs, outputs)
   elseif not done then
-    for i, input in ipairs(inputs) do
-      try_one(group, input, i)
-    end
+    fail_group(group, inputs, native_group.failure(outputs))
   end
 end
 
@@ -202,6 +210,9 @@ local function check_group(name, options, fn)
     elseif type(value) ~= GROUP_OPTIONS[option] then
       error(("the option '%s' of a group must be a %s"):format(option, GROUP_OPTIONS[option]), 3)
     end
+  end
+  if options.max and (math.type(options.max) ~= "integer" or options.max < 1) then
+    error("the option 'max' of a group must be a whole number from 1 on", 3)
   end
 end
 
