@@ -9,6 +9,7 @@
 
 #include "bind_error.h"
 #include "bind_json.h"
+#include "buffer.h"
 #include "error.h"
 #include "generation.h"
 #include "group.h"
@@ -56,6 +57,15 @@ static void encode(lua_State *L, int index, struct handling *handling)
     }
 }
 
+static void push_group_error(lua_State *L, const struct error *err, const char *more, size_t length)
+{
+    struct error ignored;
+    bind_error_push(L, err);
+    if (length > 0 && bind_json_decode_ordered(L, more, length, &ignored) == 0) {
+        lua_setfield(L, -2, "extra");
+    }
+}
+
 static int go_on_join(lua_State *L, int status, lua_KContext context)
 {
     struct group_member *member = (struct group_member *)context;
@@ -63,13 +73,15 @@ static int go_on_join(lua_State *L, int status, lua_KContext context)
     struct error err = *group_error(member);
     size_t length;
     const char *output = group_output(member, &length);
-    if (err.code == ERROR_NONE) {
-        bind_json_decode_ordered(L, output, length, &err);
-    }
     /* Done by the group: a failure of ours from here on is not one of its work. */
     handling->committed |= err.code == ERROR_NONE || err.code == ERROR_OUTCOME_UNKNOWN;
+    if (err.code != ERROR_NONE) {
+        push_group_error(L, &err, output, length);
+    } else if (bind_json_decode_ordered(L, output, length, &err) != 0) {
+        bind_error_push(L, &err);
+    }
     handling_stop_waiting(handling);
-    return err.code == ERROR_NONE ? 1 : bind_error_raise(L, &err);
+    return err.code == ERROR_NONE ? 1 : lua_error(L);
 }
 
 /* join(name, input) */
@@ -191,12 +203,18 @@ static int refuse(lua_State *L)
     struct handling *handling = handling_of(L);
     int index = check_index(L, 1);
     struct error err;
-    handling->scratch.length = 0;
+    struct buffer *more = &handling->scratch;
+    more->length = 0;
     lua_settop(L, 2);
-    if (!bind_error_read(L, 2, &err, &handling->scratch)) {
+    if (!bind_error_read(L, 2, &err, more)) {
         vm_error(L, &err, NULL, 0);
     }
-    group_answer(lead, index, NULL, 0, &err);
+    if (more->length > 0) {
+        /* The comma in front of the first member becomes the object's beginning. */
+        more->data[0] = '{';
+        buffer_append_char(more, '}');
+    }
+    group_answer(lead, index, more->data, more->length, &err);
     return 0;
 }
 

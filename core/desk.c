@@ -148,10 +148,13 @@ static void finish(struct desk *desk, struct parcel *parcel)
     set_state(desk, parcel, nobody_waits ? PARCEL_FREE : PARCEL_ANSWERED);
 }
 
-static void shed(struct desk *desk, struct parcel *parcel)
+/* Under the lock. An error of the desk's own. */
+static void fail(struct desk *desk, struct parcel *parcel, enum error_code code,
+                 const char *message)
 {
-    error_set(&body_of(desk, parcel)->error, ERROR_OVERLOADED,
-              "this cannot be done before the deadline of the request");
+    struct parcel_body *body = body_of(desk, parcel);
+    error_set(&body->error, code, "%s", message);
+    body->length = 0;
     finish(desk, parcel);
 }
 
@@ -176,7 +179,8 @@ int desk_take(struct desk *desk, int group, uint32_t worker, int most, uint64_t 
         }
         struct parcel *parcel = &desk->parcels[index];
         if (parcel->deadline < now + needed) {
-            shed(desk, parcel);
+            fail(desk, parcel, ERROR_OVERLOADED,
+                 "this cannot be done before the deadline of the request");
             *ret_answered = true;
         } else {
             parcel->leader = worker;
@@ -225,15 +229,17 @@ void desk_answer(struct desk *desk, int index, const char *data, size_t length,
 {
     struct parcel *parcel = &desk->parcels[index];
     struct parcel_body *body = &desk->bodies[index];
+    bool fits = length <= DESK_BYTES;
     lock(desk);
-    if (!data) {
+    if (err) {
         body->error = *err;
-    } else if (length > DESK_BYTES) {
+    } else if (!fits) {
         error_set(&body->error, ERROR_SCRIPT, "the output of a group is longer than %d bytes",
                   DESK_BYTES);
-    } else {
+    }
+    body->length = fits ? length : 0;
+    if (body->length > 0) {
         memcpy(body->data, data, length);
-        body->length = length;
     }
     finish(desk, parcel);
     unlock(desk);
@@ -296,9 +302,8 @@ static void lose_leader(struct desk *desk, struct parcel *parcel)
     } else if (parcel->state == PARCEL_ABANDONED) {
         set_state(desk, parcel, PARCEL_FREE);
     } else if (parcel->state == PARCEL_SEALED) {
-        error_set(&body_of(desk, parcel)->error, ERROR_OUTCOME_UNKNOWN,
-                  "the worker that sent COMMIT died before its answer came");
-        finish(desk, parcel);
+        fail(desk, parcel, ERROR_OUTCOME_UNKNOWN,
+             "the worker that sent COMMIT died before its answer came");
     }
 }
 

@@ -317,6 +317,7 @@ static void test_limits(void)
     take(desk, &longest, 1);
     desk_answer(desk, longest, large, DESK_BYTES + 1, NULL);
     check_int(desk->bodies[longest].error.code, ERROR_SCRIPT, "an output may be too long as well");
+    check_int(desk->bodies[longest].length, 0, "there is none of it then");
     int count = 1;
     while (post(desk, "x") >= 0) {
         count++;

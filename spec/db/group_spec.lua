@@ -20,7 +20,7 @@ local keep = db:group("keep", { serialize = "notes" }, function(tx, inputs)
     if input.sleep then
       tx:query("select pg_sleep($1::float8)", input.sleep)
     elseif input.refuse then
-      app.fail(409, "refused")
+      app.fail(409, "refused", { errors = { { pointer = "/refuse", detail = "is set" } }, of = #inputs })
     end
     outputs[i] = { text = input.text, transaction = id, size = #inputs, fill = ("x"):rep(input.fill or 0) }
     if input.short then
@@ -171,9 +171,13 @@ describe("inputs of a group that come at the same time", function()
   it("do not fail with one for which the function raises", function()
     local inputs = texts(6, "bad")
     inputs[4].refuse = true
-    for i, answer in ipairs(together(server, "/keep", inputs)) do
+    local answers = together(server, "/keep", inputs)
+    for i, answer in ipairs(answers) do
       assert.equal(i == 4 and 409 or 200, answer.status, answer.body)
     end
+    local document = support.problem(answers[4], 409)
+    assert.same({ { pointer = "/refuse", detail = "is set" } }, document.errors)
+    assert.equal(1, document.of)
     assert.equal(5, count_notes(server, "bad%"))
     assert.equal(0, count_notes(server, "bad 4"))
   end)
@@ -399,6 +403,43 @@ describe("a group", function()
       assert.is_truthy(output:find(case[2], 1, true), output)
     end)
   end
+end)
+
+describe("groups of which there are too many", function()
+  it("are called that by the one that is one too many", function()
+    local server = support.server.start {
+      app = false,
+      scripts = { ["many.lua"] = [[
+        local app = require "moonpool"
+        for i = 1, 33 do
+          local group = app.db:group("group " .. i, function(_, inputs) return inputs end)
+          app.get("/" .. i, function() return 200, group { i } end)
+        end
+      ]] },
+      flags = { "--workers", "1", "--no-watch" },
+    }
+    finally(function() server:stop() end)
+    for i = 1, 32 do
+      assert.equal(200, server:get("/" .. i).status)
+    end
+    support.problem(server:get("/33"), 500, "script-error")
+    server:wait_log("there are more groups than 32")
+  end)
+end)
+
+describe("a group that a reload takes away", function()
+  it("leaves no request without an answer", function()
+    local server = start { flags = { "--workers", "2", "--no-watch" } }
+    finally(function() server:stop() end)
+    local answers = together(server, "/keep", texts(4, "old"), function()
+      server:write("scripts/spec.lua", 'require("moonpool").get("/new", function() return 200, {} end)')
+      server.process:signal("HUP")
+      support.eventually("the new scripts", function() return server:get("/new").status == 200 end)
+    end)
+    for _, answer in ipairs(answers) do
+      assert.equal(200, answer.status, answer.body)
+    end
+  end)
 end)
 
 describe("a group while the database is away", function()
