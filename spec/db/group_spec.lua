@@ -338,6 +338,30 @@ describe("a group whose leading worker is killed", function()
   it("serves new members", function()
     assert.equal(200, server:post("/keep", { text = "new" }).status)
   end)
+
+  -- Nobody can say which of them lead at that moment: the books must balance in any case.
+  it("has done no more than its members were told, or were left to guess", function()
+    local connections = begin_all(server, "/keep", texts(200, "storm"))
+    for _, pid in ipairs { table.unpack(server:workers(), 1, 2) } do
+      support.shell.must("kill -9 " .. pid)
+    end
+    local done, unknown = 0, 0
+    for i, connection in ipairs(connections) do
+      local answer = connection:receive()
+      connection:close()
+      if answer and answer.status == 200 then
+        assert.equal("storm " .. i, answer:json().text)
+        done = done + 1
+      else
+        assert.is_true(not answer or answer.status == 500 or answer.status == 503, answer and answer.body)
+        unknown = unknown + 1
+      end
+    end
+    local kept = count_notes(server, "storm%")
+    assert.is_true(done <= kept and kept <= done + unknown, done .. " " .. kept .. " " .. unknown)
+    assert.equal(200, server:post("/keep", { text = "calm" }).status)
+    wait_in_flight(server, 0)
+  end)
 end)
 
 describe("an input of a group", function()
