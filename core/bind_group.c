@@ -179,6 +179,19 @@ static int answer(lua_State *L)
     return 0;
 }
 
+/* Whether the error at index 1 says already that nobody knows. */
+static bool is_outcome_unknown(lua_State *L)
+{
+    bool unknown = false;
+    if (lua_istable(L, 1)) {
+        lua_pushliteral(L, "code");
+        unknown = lua_rawget(L, 1) == LUA_TSTRING &&
+                  strcmp(lua_tostring(L, -1), error_kind(ERROR_OUTCOME_UNKNOWN)->slug) == 0;
+        lua_pop(L, 1);
+    }
+    return unknown;
+}
+
 /* failure(error) -> error. What to tell of a run that failed: if it committed before that, it must
  * not be taken for one that did nothing. */
 static int failure(lua_State *L)
@@ -186,8 +199,9 @@ static int failure(lua_State *L)
     struct handling *handling = handling_of(L);
     struct error err;
     lua_settop(L, 1);
-    if (handling->committed) {
-        handling->committed = false;
+    bool committed = handling->committed;
+    handling->committed = false;
+    if (committed && !is_outcome_unknown(L)) {
         error_set(&err, ERROR_OUTCOME_UNKNOWN,
                   "the transaction was committed, but then the script failed: %s",
                   luaL_tolstring(L, 1, NULL));

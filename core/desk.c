@@ -117,6 +117,20 @@ bool desk_lead(struct desk *desk, int group, uint32_t worker)
     return leads;
 }
 
+uint64_t desk_latest(struct desk *desk, int group)
+{
+    uint64_t latest = 0;
+    lock(desk);
+    for (int i = 0; i < DESK_PARCELS; i++) {
+        const struct parcel *parcel = &desk->parcels[i];
+        if (parcel->state == PARCEL_POSTED && parcel->group == group && parcel->deadline > latest) {
+            latest = parcel->deadline;
+        }
+    }
+    unlock(desk);
+    return latest;
+}
+
 void desk_resign(struct desk *desk, int group, uint32_t worker)
 {
     struct desk_group *g = &desk->groups[group];

@@ -73,6 +73,9 @@ int desk_post(struct desk *desk, int group, uint32_t worker, uint64_t deadline, 
 /* Becomes the leader if there is none and a parcel waits. */
 bool desk_lead(struct desk *desk, int group, uint32_t worker);
 
+/* The latest deadline of those that wait; 0 if none does. */
+uint64_t desk_latest(struct desk *desk, int group);
+
 /* Stops leading. */
 void desk_resign(struct desk *desk, int group, uint32_t worker);
 

@@ -263,6 +263,12 @@ static void on_lead_done(struct request *request)
 static void on_lead_deadline(struct timer *timer)
 {
     struct group_lead *lead = list_entry((void *)timer, struct group_lead, timer);
+    struct loop *loop = lead->groups->runner->loop;
+    uint64_t latest = lead->count == 0 ? desk_latest(desk_of(lead->groups), lead->group) : 0;
+    if (latest > loop->now) {
+        loop_arm(loop, timer, latest, on_lead_deadline);
+        return;
+    }
     handling_expire(lead->request->handling);
     if (!timer->slot) {
         /* It was not ended: a COMMIT has some time left. */
@@ -295,7 +301,9 @@ static void on_begin(struct timer *timer)
 {
     struct group_lead *lead = list_entry((void *)timer, struct group_lead, timer);
     struct runner *runner = lead->groups->runner;
-    loop_arm(runner->loop, timer, lead->request->deadline, on_lead_deadline);
+    /* Before it has members it lives for those that wait: without them nothing must run on. */
+    loop_arm(runner->loop, timer, desk_latest(desk_of(lead->groups), lead->group),
+             on_lead_deadline);
     handling_start(runner, lead->request);
 }
 
@@ -317,6 +325,17 @@ static void lead_if_free(struct groups *groups, int group)
     if (route && desk_lead(desk, group, groups->worker)) {
         begin(groups, group, route);
     }
+}
+
+bool groups_are_busy(const struct groups *groups)
+{
+    const struct list *leads = &groups->leads;
+    for (const struct list *item = leads->next; item != leads; item = item->next) {
+        if (list_entry((void *)item, struct group_lead, link)->count > 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
 void groups_attend(struct groups *groups)

@@ -43,6 +43,9 @@ void groups_init(struct groups *groups, struct runner *runner, struct shared *sh
 /* Ends what this worker leads. No member may be left. */
 void groups_finish(struct groups *groups);
 
+/* True if this worker leads a group that has members. */
+bool groups_are_busy(const struct groups *groups);
+
 /* Looks for answers and for groups to lead: called when the worker was woken. */
 void groups_attend(struct groups *groups);
 

@@ -240,7 +240,7 @@ static void fail_by_error(struct handling *handling)
         extra.length = 0;
         vm_error(L, &err, traceback, sizeof traceback);
     }
-    if (handling->committed && !refused) {
+    if (handling->committed && !refused && err.code != ERROR_OUTCOME_UNKNOWN) {
         tell_committed(&err);
     }
     fail(handling, &err, traceback, &extra);

@@ -1,7 +1,7 @@
 /* Sharing connections.
  *
  *   CLOSED  -> OPENING  [open_lane]    a statement came by
- *   OPENING -> OPEN     [begin]
+ *   OPENING -> OPEN     [on_setup]     the session is read-only now
  *   OPEN    -> CLOSED   [break_up]     it stands still: all calls move
  *   OPEN    -> CLOSED   [on_lost]      the connection broke: all calls move
  *   OPEN    -> CLOSED   [retire_if_old] */
@@ -94,6 +94,7 @@ static void close_lane(struct lane *lane)
 /* What comes back from a lane is closed: its session is not as others are. */
 static void give_back(struct lane *lane, struct pg *pg, bool cancel)
 {
+    pg->on_lost = NULL;
     pg->pipeline.retire = true;
     pool_release(lane->lanes->pool, pg, cancel);
 }
@@ -110,53 +111,55 @@ static void move_all(struct list *calls)
     while (!list_is_empty(calls)) {
         struct lane_call *call = list_entry(calls->next, struct lane_call, link);
         list_remove(&call->link);
+        /* Of a run that is finished already nobody is to be told any more. */
+        list_remove(&call->run.link);
         call->lane = NULL;
         call->done(call, LANE_MOVE);
     }
 }
 
-static void on_lost(struct lane *lane)
+/* The connection broke; there may have been no run to hear of it. */
+static void on_lost(struct pg *pg)
 {
+    struct lane *lane = pg->holder;
     struct list calls;
-    if (lane->state != LANE_OPEN) {
-        return;
-    }
     list_init(&calls);
     list_take(&calls, &lane->calls);
-    pool_lost(lane->lanes->pool, lane->pg);
+    list_remove(&lane->setup_run.link);
+    pool_lost(lane->lanes->pool, pg);
     close_lane(lane);
     move_all(&calls);
 }
 
+/* Only now is whatever runs on it sure to leave nothing behind. */
 static void on_setup(struct pg_run *run)
 {
     struct lane *lane = list_entry((void *)run, struct lane, setup_run);
+    struct pg *pg = lane->pg;
     if (run->lost) {
-        on_lost(lane);
-    } else if (lane->setup.error.code != ERROR_NONE) {
-        log_event(LOG_WARN, "lane not opened", "%s", lane->setup.error.message);
-        struct pg *pg = lane->pg;
-        struct list calls;
-        list_init(&calls);
-        list_take(&calls, &lane->calls);
-        close_lane(lane);
-        give_back(lane, pg, true);
-        move_all(&calls);
+        return;
     }
+    if (lane->setup.error.code == ERROR_NONE) {
+        pg->pipeline.read_only = true;
+        lane->state = LANE_OPEN;
+        return;
+    }
+    log_event(LOG_WARN, "lane not opened", "%s", lane->setup.error.message);
+    close_lane(lane);
+    give_back(lane, pg, true);
 }
 
 static void begin(struct lane *lane, struct pg *pg)
 {
-    lane->state = LANE_OPEN;
     lane->pg = pg;
-    pg->pipeline.read_only = true;
+    pg->holder = lane;
+    pg->on_lost = on_lost;
     batch_reset(&lane->setup);
     batch_add(&lane->setup, &read_only_statement, 0, NULL, 0);
     lane->setup_run.batch = &lane->setup;
     lane->setup_run.done = on_setup;
-    lane->setup_run.shared = true;
     pg_start(pg, &lane->setup_run);
-    lane->unflushed = true;
+    pg_flush(pg);
 }
 
 static void on_granted(struct pool_waiter *waiter, struct pg *pg, const struct error *err)
@@ -224,7 +227,8 @@ static void be_patient(struct lane *lane)
 
 /* Calls. */
 
-/* 25006: it writes; the others: its preparation is stale. It was not executed, in any case. */
+/* 25006: it writes; the others: its preparation is stale. A read that broke with its session can be
+ * read again. */
 static bool must_move(const struct batch *batch)
 {
     static const char *const states[] = {"25006", "26000", "0A000"};
@@ -233,7 +237,7 @@ static bool must_move(const struct batch *batch)
             return true;
         }
     }
-    return batch->items[0].state == ITEM_SKIPPED;
+    return batch->items[0].state == ITEM_SKIPPED || batch->error.code == ERROR_UNAVAILABLE;
 }
 
 static void on_done(struct pg_run *run)
@@ -246,8 +250,8 @@ static void on_done(struct pg_run *run)
         make_exclusive(lane->lanes, run->batch->items[0].statement->key);
     }
     take_off(call);
-    if (run->lost) {
-        on_lost(lane);
+    if (list_is_empty(&lane->calls)) {
+        loop_disarm(loop_of(lane), &lane->patience);
     } else {
         be_patient(lane);
     }

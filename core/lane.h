@@ -24,7 +24,7 @@ struct lanes;
 
 enum lane_state {
     LANE_CLOSED,
-    LANE_OPENING, /* waiting for a connection */
+    LANE_OPENING, /* waiting for a connection, or for it to be read-only */
     LANE_OPEN,
 };
 
@@ -34,7 +34,7 @@ struct lane {
     struct lanes *lanes;
     enum lane_state state;
     struct pool_waiter waiter;
-    struct pg *pg;         /* LENT by the pool; NULL unless OPEN */
+    struct pg *pg;         /* LENT by the pool; NULL while there is none */
     struct list calls;     /* under way, oldest first */
     uint32_t count;        /* how many they are */
     bool unflushed;        /* something was queued since the last flush */

@@ -113,6 +113,7 @@ static void finish_runs(struct list *finished)
 static void lost(struct pg *pg, const struct error *err)
 {
     struct list failed;
+    void (*on_lost)(struct pg *) = pg->state == PG_LENT ? pg->on_lost : NULL;
     pg->failure = *err;
     list_init(&failed);
     if (pg->was_open) {
@@ -123,6 +124,9 @@ static void lost(struct pg *pg, const struct error *err)
     free_connection(pg);
     set_state(pg, PG_CLOSED);
     finish_runs(&failed);
+    if (on_lost) {
+        on_lost(pg);
+    }
     pg->events->on_closed(pg, &pg->failure);
 }
 

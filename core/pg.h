@@ -56,6 +56,9 @@ struct pg {
     struct timer timer;   /* how long the present state may last */
     struct pipeline pipeline;
 
+    /* Of the one it is lent to: called when it is lost while LENT, after the runs were told. */
+    void (*on_lost)(struct pg *pg);
+    void *holder;
     struct pg_lookup *lookup; /* what a helper thread is resolving; NULL when done */
     struct pg_cancel *cancel; /* the cancellation under way; NULL when done */
     struct error failure;     /* why it ended */

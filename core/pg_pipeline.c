@@ -291,11 +291,19 @@ int pipeline_send(struct pipeline *pipeline)
             pipeline->sending = run_behind(pipeline, run);
         }
     }
+    if (pipeline->unsynced && !pipeline->sending) {
+        pipeline->unsynced = false;
+        return send_sync(pipeline, NULL);
+    }
     return 0;
 }
 
 int pipeline_sync(struct pipeline *pipeline)
 {
+    if (pipeline->sending) {
+        pipeline->unsynced = true;
+        return 0;
+    }
     return send_sync(pipeline, NULL);
 }
 
@@ -555,5 +563,6 @@ void pipeline_fail(struct pipeline *pipeline, const struct error *err)
         list_append(&pipeline->finished, &run->link);
     }
     pipeline->sending = NULL;
+    pipeline->unsynced = false;
     pipeline->expected_count = 0;
 }

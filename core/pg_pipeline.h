@@ -50,6 +50,7 @@ struct pipeline {
     struct list finished;   /* all results are in; whoever turns the pipeline calls `done` */
     struct pg_run *sending; /* the first run that is not wholly sent; NULL if all are */
     bool read_only;         /* the session was set to read only transactions: a lane's */
+    bool unsynced;          /* pipeline_sync() waits for a run that is not wholly sent */
     bool retire;       /* an error said that the session is of no more use (57P01, 25006, 08) */
     bool broken;       /* COPY was begun by SQL text: the protocol cannot go on from there */
     uint64_t executed; /* statements executed since the connection was opened */

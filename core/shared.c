@@ -146,8 +146,10 @@ enum { GHOSTS_MS = 1500 };
 static void leave_ghosts(struct shared_worker *worker)
 {
     uint32_t idle = worker->idle;
-    worker->ghosts = worker->sessions > idle ? worker->sessions - idle : 0;
-    worker->ghosts_until = clock_now() + MILLISECONDS(GHOSTS_MS);
+    uint64_t now = clock_now();
+    uint32_t busy = worker->sessions > idle ? worker->sessions - idle : 0;
+    worker->ghosts = busy + (now < worker->ghosts_until ? worker->ghosts : 0);
+    worker->ghosts_until = now + MILLISECONDS(GHOSTS_MS);
 }
 
 /* Its counters stay: what the dead worker has done was done. */

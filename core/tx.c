@@ -167,6 +167,14 @@ static bool commits(const struct tx *tx)
     return tx->batch.commit || (tx->options.autocommit && may_write(tx));
 }
 
+/* The server ended the session, perhaps after the commit; other errors mean that it did not commit.
+ */
+static bool broke_session(const struct error *err)
+{
+    return !*err->sqlstate || strncmp(err->sqlstate, "57P", 3) == 0 ||
+           strncmp(err->sqlstate, "08", 2) == 0;
+}
+
 static bool outcome_is_unknown(const struct tx *tx)
 {
     const struct batch_item *last = &tx->batch.items[tx->batch.count - 1];
@@ -178,7 +186,8 @@ static bool outcome_is_unknown(const struct tx *tx)
             return false; /* The server skipped the COMMIT behind it. */
         }
     }
-    return last->state == ITEM_SENT || last->state == ITEM_FAILED;
+    return last->state == ITEM_SENT ||
+           (last->state == ITEM_FAILED && broke_session(&tx->batch.error));
 }
 
 static void note_outcome(struct tx *tx)
@@ -386,7 +395,7 @@ void tx_abort(struct tx *tx)
 
 bool tx_may_take_effect(struct tx *tx)
 {
-    if (tx->state == TX_RUNNING && tx->pg && commits(tx)) {
+    if (tx->state == TX_RUNNING && tx->pg && tx->options.autocommit) {
         pg_cancel(tx->pg);
         return true;
     }

@@ -105,8 +105,8 @@ bool tx_commit(struct tx *tx, void (*done)(struct tx *tx));
 void tx_abort(struct tx *tx);
 
 /* The deadline has passed. True if what is under way may be committed, by a COMMIT or because it is
- * a statement that stands for itself and may write: that is cancelled, and both report soon whether
- * they took effect. */
+ * statements that stand for themselves: those are cancelled, and both report soon whether they took
+ * effect. */
 bool tx_may_take_effect(struct tx *tx);
 
 /* True if the last operation committed something, or may have. */

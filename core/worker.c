@@ -195,7 +195,7 @@ static int init(struct worker *worker, struct error *err)
 static void drain(struct worker *worker)
 {
     uint64_t since = worker->loop.now - worker->drain_started;
-    bool busy = http_requests(worker->http) > 0 || !list_is_empty(&worker->app.groups.leads);
+    bool busy = http_requests(worker->http) > 0 || groups_are_busy(&worker->app.groups);
     bool idle_ended = http_connections(worker->http) == 0 || since > MILLISECONDS(DRAIN_IDLE_MS);
     if ((!busy && idle_ended) || since > worker->config->shutdown) {
         stop(worker, EXIT_SUCCESS);

@@ -98,7 +98,10 @@ end)
 
 app.post("/users", { deadline = 2.0, body = NEW_USER }, function(req)
   local user = req.body
-  local created = create_user(user).created
+  local created = create_user({ username = user.username, score = user.score, profile = {
+    firstname = user.profile.firstname,
+    lastname = user.profile.lastname,
+  } }).created
   if not created then
     app.fail(409, ("the username %s is in use"):format(user.username), {
       errors = { { pointer = "/username", detail = "is in use" } },

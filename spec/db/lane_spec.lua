@@ -2,6 +2,8 @@ local support = require "spec.support"
 
 local MIGRATION = [[
 create sequence tickets;
+create table marks (n integer);
+create function add_mark() returns integer language sql as 'insert into marks values (1) returning n';
 create table notes (id integer primary key, text text not null);
 insert into notes select i, 'note ' || i from generate_series(1, 100) i;
 ]]
@@ -12,6 +14,9 @@ select id, text from notes where id = $1;
 
 -- name: next_ticket :one
 select nextval('tickets') as ticket;
+
+-- name: add_mark :one
+select add_mark() as n;
 
 -- name: divide :one
 select 100 / $1::int as quotient;
@@ -27,6 +32,7 @@ local ID = { id = { type = "integer" } }
 
 app.get("/notes/{id}", { params = ID }, function(req) return db:query_row("get_note", req.params.id) end)
 app.get("/ticket", function() return db:query_row("next_ticket") end)
+app.get("/mark", function() return db:query_row("add_mark") end)
 app.get("/divide/{id}", { params = ID }, function(req) return db:query_row("divide", req.params.id) end)
 app.get("/sleep", { deadline = 30 }, function() return { state = db:query_row("sleep", 1).state } end)
 app.get("/sleep-too-long", { deadline = 0.5 }, function() return db:query_row("sleep", 30) end)
@@ -93,7 +99,26 @@ describe("statements of many requests on one lane", function()
     end
   end)
 
+  it("never lose a write to one that fails beside it", function()
+    for _ = 1, 5 do
+      server.db:exec "truncate marks"
+      server.db:exec [[
+        select pg_terminate_backend(pid) from pg_stat_activity
+        where application_name = 'moonpool' and datname = current_database()
+      ]]
+      local answers = support.http.at_once(server.url, 20, function(i)
+        return "GET", i % 2 == 0 and "/mark" or "/divide/0"
+      end)
+      local marked = 0
+      for i, answer in ipairs(answers) do
+        marked = marked + (i % 2 == 0 and answer.status == 200 and 1 or 0)
+      end
+      assert.equal(marked, server.db:count("marks"))
+    end
+  end)
+
   it("survive the loss of their connection", function()
+    local worker = server:workers()[1]
     local answers = notes_at_once(100, function()
       server.db:exec [[
         select pg_terminate_backend(pid) from pg_stat_activity
@@ -103,6 +128,15 @@ describe("statements of many requests on one lane", function()
     for _, answer in ipairs(answers) do
       assert.is_true(answer.status == 200 or answer.status == 503, answer.body)
     end
+    for _ = 1, 10 do
+      notes_at_once(100, function()
+        server.db:exec [[
+          select pg_terminate_backend(pid) from pg_stat_activity
+          where application_name = 'moonpool' and datname = current_database()
+        ]]
+      end)
+    end
+    assert.equal(worker, server:workers()[1])
     support.eventually("a lane again", function() return server:get("/notes/1").status == 200 end)
     assert_notes(notes_at_once(100))
   end)
