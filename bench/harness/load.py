@@ -119,4 +119,6 @@ def pgbench(argv, seconds, folder):
             found["rate"] = float(line.split()[2])
         elif line.startswith("number of transactions actually processed:"):
             found["requests"] = int(line.split()[-1].split("/")[0])
+    if "rate" not in found:
+        raise Failed("pgbench: no transaction in the time it had")
     return found
