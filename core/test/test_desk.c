@@ -490,8 +490,8 @@ static bool holds_any(const struct racer *racer)
     return false;
 }
 
-/* The first racer dies in the middle of leading, or at the end if it never came to lead late enough;
- * the others stay until they have all their answers. */
+/* The first racer dies in the middle of leading, or at the end if it never came to lead late
+ * enough; the others stay until they have all their answers. */
 static void run_racer(struct track *track, uint32_t worker)
 {
     struct racer racer = {.track = track, .worker = worker, .seed = worker + 1};
