@@ -1,4 +1,4 @@
-/* The configuration: flags over environment over defaults (DESIGN section 7). Read once at start,
+/* The configuration: flags over environment over defaults. Read once at start,
  * then constant. */
 #ifndef MOONPOOL_CONFIG_H
 #define MOONPOOL_CONFIG_H

@@ -1,4 +1,4 @@
-/* What can go wrong, and what a client is told about it (RFC 9457, DESIGN section 6).
+/* What can go wrong, and what a client is told about it (RFC 9457).
  * A function that can fail takes a `struct error *err` last, returns -1 and fills it. */
 #ifndef MOONPOOL_ERROR_H
 #define MOONPOOL_ERROR_H
