@@ -452,9 +452,12 @@ describe("groups of which there are too many", function()
 end)
 
 describe("a group that a reload takes away", function()
+  local server
+
+  setup(function() server = start { flags = { "--workers", "2", "--no-watch" } } end)
+  teardown(function() server:stop() end)
+
   it("leaves no request without an answer", function()
-    local server = start { flags = { "--workers", "2", "--no-watch" } }
-    finally(function() server:stop() end)
     local answers = together(server, "/keep", texts(4, "old"), function()
       server:write("scripts/spec.lua", 'require("moonpool").get("/new", function() return 200, {} end)')
       server.process:signal("HUP")
