@@ -231,13 +231,9 @@ static void be_patient(struct lane *lane)
  * read again. */
 static bool must_move(const struct batch *batch)
 {
-    static const char *const states[] = {"25006", "26000", "0A000"};
-    for (size_t i = 0; i < sizeof states / sizeof *states; i++) {
-        if (strcmp(batch->error.sqlstate, states[i]) == 0) {
-            return true;
-        }
-    }
-    return batch->items[0].state == ITEM_SKIPPED || batch->error.code == ERROR_UNAVAILABLE;
+    const struct error *err = &batch->error;
+    return strcmp(err->sqlstate, "25006") == 0 || error_is_stale_statement(err) ||
+           err->code == ERROR_UNAVAILABLE || batch->items[0].state == ITEM_SKIPPED;
 }
 
 static void on_done(struct pg_run *run)

@@ -366,12 +366,6 @@ static void item_error(struct batch *batch, size_t index, const struct error *er
     }
 }
 
-/* A plan that the server will not run any more (0A000), or a name that it lost (26000). */
-static bool is_stale_statement(const struct error *err)
-{
-    return strcmp(err->sqlstate, "26000") == 0 || strcmp(err->sqlstate, "0A000") == 0;
-}
-
 /* A session that is read-only by our own wish may say 25006. */
 static bool ends_session(const struct pipeline *pipeline, const struct error *err)
 {
@@ -387,7 +381,7 @@ static void take_failure(struct pipeline *pipeline, struct batch *batch, size_t 
     if (ends_session(pipeline, &err)) {
         pipeline->retire = true;
     }
-    if (is_stale_statement(&err)) {
+    if (error_is_stale_statement(&err)) {
         forget_prepared(pipeline, batch->items[index].statement->key);
     }
     pg_result_free(batch->items[index].result);

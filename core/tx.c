@@ -144,9 +144,7 @@ static void start(struct tx *tx)
  * batch may be sent again where it was a transaction of its own. */
 static bool may_resend(const struct tx *tx)
 {
-    const char *sqlstate = tx->batch.error.sqlstate;
-    return tx->options.autocommit && !tx->retried &&
-           (strcmp(sqlstate, "26000") == 0 || strcmp(sqlstate, "0A000") == 0);
+    return tx->options.autocommit && !tx->retried && error_is_stale_statement(&tx->batch.error);
 }
 
 static bool may_write(const struct tx *tx)
