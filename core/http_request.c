@@ -104,6 +104,19 @@ struct framing {
     const char *length; /* the value of Content-Length */
 };
 
+/* MHD takes a lone CR and other control characters for text; somebody else may take them for the
+ * end of the line (RFC 9110, section 5.5). */
+static bool is_field_value(const char *value, size_t length)
+{
+    for (size_t i = 0; i < length; i++) {
+        unsigned char c = (unsigned char)value[i];
+        if ((c < 0x20 && c != '\t') || c == 0x7f) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static enum MHD_Result collect_header(void *context, enum MHD_ValueKind kind, const char *name,
                                       size_t name_length, const char *value, size_t value_length)
 {
@@ -111,8 +124,9 @@ static enum MHD_Result collect_header(void *context, enum MHD_ValueKind kind, co
     struct request *request = framing->request;
     if (!value) {
         value = "";
+        value_length = 0;
     }
-    framing->malformed |= !http_is_token(name) || strlen(value) != value_length;
+    framing->malformed |= !http_is_token(name) || !is_field_value(value, value_length);
     if (strcasecmp(name, "Content-Length") == 0) {
         framing->lengths++;
         framing->length = value;
@@ -185,6 +199,9 @@ static void judge(struct exchange *exchange, const struct framing *framing, cons
     struct http *http = exchange->client->http;
     struct request *request = exchange->request;
     const char *fault = find_fault(framing, strcmp(version, "HTTP/1.1") == 0);
+    if (!http_is_token(request->method)) {
+        fault = "the method is malformed";
+    }
     if (fault) {
         exchange->broken = true;
         exchange_fail(exchange, ERROR_MALFORMED, fault);
