@@ -65,6 +65,7 @@ static struct statement *new_text(struct arena *arena, const char *text, size_t 
     struct statement *statement = arena_zalloc(arena, sizeof *statement);
     statement->sql = arena_strndup(arena, text, length);
     statement->kind = STATEMENT_TEXT;
+    statement->traces = sql_traces(statement->sql);
     return statement;
 }
 

@@ -77,7 +77,8 @@ static bool is_for_lanes(struct lanes *lanes, const struct batch *batch)
 {
     const struct statement *statement = batch->items[0].statement;
     return batch->count == 1 && statement->key && !batch->describe &&
-           !is_exclusive(lanes, statement->key) && statement_looks_like_read(statement->sql);
+           statement->traces == SQL_NO_TRACES && !is_exclusive(lanes, statement->key) &&
+           statement_looks_like_read(statement->sql);
 }
 
 /* The life of a lane. */

@@ -24,6 +24,7 @@
 
 #include "arena.h"
 #include "batch.h"
+#include "hash.h"
 #include "helper.h"
 #include "log.h"
 #include "pg_target.h"
@@ -36,9 +37,25 @@ enum { MOST_PREPARED = 2000 };
 
 /* Results are read as text, which needs these forms. The server looks every second whether we are
  * still there while it runs a statement for us: without us nothing must run on. */
-static const char setup_sql[] = "set timezone = 'UTC'; set datestyle = 'ISO, YMD'; "
-                                "set bytea_output = 'hex'; set extra_float_digits = 1; "
-                                "set client_connection_check_interval = '1s'";
+static const char setup_sql[] = "select pg_catalog.set_config('timezone', 'UTC', false), "
+                                "pg_catalog.set_config('datestyle', 'ISO, YMD', false), "
+                                "pg_catalog.set_config('bytea_output', 'hex', false), "
+                                "pg_catalog.set_config('extra_float_digits', '1', false), "
+                                "pg_catalog.set_config('client_connection_check_interval', '1s', "
+                                "false)";
+
+/* What the server reports without being asked: a change by a function in the database shows too. */
+static const char *const reported_settings[] = {
+    "client_encoding",
+    "DateStyle",
+    "TimeZone",
+    "IntervalStyle",
+    "standard_conforming_strings",
+    "session_authorization",
+    "is_superuser",
+    "default_transaction_read_only",
+    "application_name",
+};
 
 struct pg_lookup {
     struct job job;
@@ -63,6 +80,7 @@ static void set_state(struct pg *pg, enum pg_state state)
     if (state == PG_IDLE) {
         pg->idle_since = pg->loop->now;
         pg->rolled_back = false;
+        pg->reset = false;
     }
 }
 
@@ -335,10 +353,53 @@ bool pg_is_worn(const struct pg *pg)
            PQstatus(pg->conn) != CONNECTION_OK;
 }
 
+static uint64_t hash_reported(const struct pg *pg)
+{
+    uint64_t hash = HASH_START;
+    for (size_t i = 0; i < sizeof reported_settings / sizeof *reported_settings; i++) {
+        const char *value = PQparameterStatus(pg->conn, reported_settings[i]);
+        hash = value ? hash_bytes(hash, value, strlen(value) + 1) : hash;
+    }
+    return hash;
+}
+
+static bool has_traces(const struct pg *pg)
+{
+    return pg->pipeline.traces || hash_reported(pg) != pg->reported;
+}
+
+/* One that will be closed need not be reset before. */
 static bool is_clean(const struct pg *pg)
 {
     return !pg->cancel && pipeline_is_idle(&pg->pipeline) &&
-           PQtransactionStatus(pg->conn) == PQTRANS_IDLE;
+           PQtransactionStatus(pg->conn) == PQTRANS_IDLE &&
+           (pg->pipeline.retire || !has_traces(pg));
+}
+
+static int send_rollback(struct pg *pg)
+{
+    pg->rolled_back = true;
+    return pipeline_send_own(&pg->pipeline, "rollback");
+}
+
+/* Makes the session as it was when it was set up. */
+static int send_reset(struct pg *pg)
+{
+    pg->reset = true;
+    pg->pipeline.traces = false;
+    pipeline_forget_prepared(&pg->pipeline);
+    return pipeline_send_own(&pg->pipeline, "discard all") == 0
+               ? pipeline_send_own(&pg->pipeline, setup_sql)
+               : -1;
+}
+
+static void flush_own(struct pg *pg, int code)
+{
+    if (code == 0) {
+        pg_flush(pg);
+    } else {
+        lost_later(pg);
+    }
 }
 
 /* One step towards IDLE, taken whenever something has come back. */
@@ -351,12 +412,9 @@ static void clean(struct pg *pg)
         set_state(pg, PG_IDLE);
         pg->events->on_idle(pg);
     } else if (pg_in_transaction(pg) && !pg->rolled_back) {
-        pg->rolled_back = true;
-        if (pipeline_send_own(&pg->pipeline, "rollback") == 0) {
-            pg_flush(pg);
-        } else {
-            lost_later(pg);
-        }
+        flush_own(pg, send_rollback(pg));
+    } else if (PQtransactionStatus(pg->conn) == PQTRANS_IDLE && !pg->reset) {
+        flush_own(pg, send_reset(pg));
     } else {
         pg_close(pg);
     }
@@ -425,6 +483,7 @@ static void finish_setup(struct pg *pg)
     }
     pipeline_init(&pg->pipeline, pg->conn);
     pg->opened_at = pg->loop->now;
+    pg->reported = hash_reported(pg);
     pg->was_open = true;
     set_state(pg, PG_IDLE);
     pg->events->on_idle(pg);
@@ -444,7 +503,7 @@ static void read_setup(struct pg *pg)
         }
         ExecStatusType status = PQresultStatus(result);
         PQclear(result);
-        if (status != PGRES_COMMAND_OK) {
+        if (status != PGRES_TUPLES_OK) {
             lost_with_message(pg, "could not set up the session");
             return;
         }

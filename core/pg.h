@@ -29,7 +29,7 @@ enum pg_state {
     PG_SETTING_UP, /* the session's settings are on their way */
     PG_IDLE,       /* clean, nobody's */
     PG_LENT,       /* somebody's */
-    PG_CLEANING,   /* given back dirty: being cancelled, drained, rolled back */
+    PG_CLEANING,   /* given back dirty: being cancelled, drained, rolled back, reset */
     PG_CLOSING,    /* said goodbye; the server has not closed its end yet */
     PG_CLOSED,
 };
@@ -64,6 +64,8 @@ struct pg {
     struct error failure;     /* why it ended */
     bool was_open;            /* it has been IDLE at least once */
     bool rolled_back;         /* CLEANING: ROLLBACK was sent */
+    bool reset;               /* CLEANING: DISCARD ALL was sent */
+    uint64_t reported;        /* hash of the settings that the server reports, as set up */
     uint64_t opened_at;       /* when it was first IDLE */
     uint64_t expires_at;      /* the pool's: max lifetime with jitter */
     uint64_t idle_since;

@@ -119,6 +119,14 @@ static void forget_prepared(struct pipeline *pipeline, uint64_t key)
     }
 }
 
+void pipeline_forget_prepared(struct pipeline *pipeline)
+{
+    for (size_t i = 0; i < pipeline->slots; i++) {
+        pipeline->prepared[i] = (struct prepared){0};
+    }
+    pipeline->prepared_count = 0;
+}
+
 /* Sending. */
 
 static size_t item_bytes(const struct batch_item *item)
@@ -128,6 +136,13 @@ static size_t item_bytes(const struct batch_item *item)
         bytes += item->parameters[i].value ? (size_t)item->parameters[i].length : 0;
     }
     return bytes;
+}
+
+/* Noted when it is sent: what is cancelled may have done its work before. */
+static void note_traces(struct pipeline *pipeline, const struct statement *statement)
+{
+    pipeline->traces = pipeline->traces || statement->traces == SQL_TRACES;
+    pipeline->retire = pipeline->retire || statement->traces == SQL_LASTING_TRACES;
 }
 
 /* libpq wants parameters as parallel arrays; few enough of them lie on the stack. */
@@ -186,6 +201,7 @@ static int send_execution(struct pipeline *pipeline, struct pg_run *run,
     if (statement->key && prepare_if_needed(pipeline, run, statement, name) != 0) {
         return -1;
     }
+    note_traces(pipeline, statement);
     struct parameter_arrays arrays;
     fill_arrays(&arrays, item);
     int sent = statement->key
@@ -473,6 +489,15 @@ static void take_prepared(struct pipeline *pipeline, const struct expectation *e
     pg_result_free(result);
 }
 
+static void take_own(struct pipeline *pipeline, struct pg_result *result)
+{
+    ExecStatusType status = PQresultStatus(result);
+    if (status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK) {
+        pipeline->retire = true;
+    }
+    pg_result_free(result);
+}
+
 static void take_result(struct pipeline *pipeline, struct pg_result *result)
 {
     const struct expectation *expected = &pipeline->expected[pipeline->head];
@@ -482,6 +507,8 @@ static void take_result(struct pipeline *pipeline, struct pg_result *result)
         take_prepared(pipeline, expected, result);
     } else if (expected->kind == EXPECT_ITEM && expected->run) {
         take_item(pipeline, expected->run->batch, expected->item, result);
+    } else if (expected->kind == EXPECT_OWN) {
+        take_own(pipeline, result);
     } else {
         pg_result_free(result);
     }

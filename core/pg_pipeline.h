@@ -51,8 +51,10 @@ struct pipeline {
     struct pg_run *sending; /* the first run that is not wholly sent; NULL if all are */
     bool read_only;         /* the session was set to read only transactions: a lane's */
     bool unsynced;          /* pipeline_sync() waits for a run that is not wholly sent */
-    bool retire;       /* an error said that the session is of no more use (57P01, 25006, 08) */
-    bool broken;       /* COPY was begun by SQL text: the protocol cannot go on from there */
+    bool traces;            /* what ran on it may have left something behind in the session */
+    bool retire; /* the session is of no more use: an error said so (57P01, 25006, 08), or it cannot
+                    be made clean */
+    bool broken; /* COPY was begun by SQL text: the protocol cannot go on from there */
     uint64_t executed; /* statements executed since the connection was opened */
 
     struct expectation *expected; /* owned ring of `capacity`, a power of two */
@@ -92,8 +94,12 @@ int pipeline_sync(struct pipeline *pipeline);
  * refuses. */
 int pipeline_abandon(struct pipeline *pipeline, struct pg_run *run);
 
-/* Sends a statement of our own (ROLLBACK), whose result is dropped. */
+/* Sends a statement of our own (ROLLBACK), whose result is dropped; if it fails, the session is to
+ * retire. */
 int pipeline_send_own(struct pipeline *pipeline, const char *sql);
+
+/* The server has forgotten, or is about to forget, all that is prepared. */
+void pipeline_forget_prepared(struct pipeline *pipeline);
 
 /* The connection is lost: every run is finished, with `err` as its batch's error if it has none
  * yet. Items

@@ -490,6 +490,7 @@ static int parse_block(struct catalog *catalog, struct scanner *scanner, const c
     statement->sql = arena_strndup(&catalog->arena, sql, length);
     statement->file = file;
     statement->key = statement_hash(sql, length);
+    statement->traces = sql_traces(statement->sql);
     add_statement(catalog, statement);
     return 0;
 }
@@ -532,27 +533,10 @@ int catalog_parse(struct catalog *catalog, const char *path, const char *text, s
     return 0;
 }
 
-/* Over white space and comments. */
-static const char *first_word(const char *sql)
-{
-    for (;;) {
-        while (isspace((unsigned char)*sql)) {
-            sql++;
-        }
-        if (strncmp(sql, "--", 2) == 0) {
-            sql += strcspn(sql, "\n");
-        } else if (strncmp(sql, "/*", 2) == 0 && strstr(sql, "*/")) {
-            sql = strstr(sql, "*/") + 2;
-        } else {
-            return sql;
-        }
-    }
-}
-
 bool statement_looks_like_read(const char *sql)
 {
     static const char *const words[] = {"select", "values", "table"};
-    const char *word = first_word(sql);
+    const char *word = sql_first_word(sql);
     for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
         size_t length = strlen(words[i]);
         if (strncasecmp(word, words[i], length) == 0 && !isalnum((unsigned char)word[length])) {

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "arena.h"
+#include "sql.h"
 
 struct error;
 
@@ -25,7 +26,8 @@ struct statement {
     const char *file; /* "sql/users.sql"; NULL for STATEMENT_TEXT */
     int line;         /* 1-based line of the name comment */
     enum statement_kind kind;
-    uint64_t key; /* hash of `sql`: the same text is prepared once per connection */
+    uint64_t key;           /* hash of `sql`: the same text is prepared once per connection */
+    enum sql_traces traces; /* what it may leave behind in its session */
 
     /* Known once the database has described it, see generation.c. */
     bool described;

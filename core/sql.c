@@ -1,0 +1,145 @@
+/* Looks at the first word, which decides for most statements, and for names of the functions by
+ * which the others reach the session's state. A name in quotes or in a comment counts too: to take
+ * an innocent statement for a guilty one costs a trip to the server, the opposite a secret. */
+#include "sql.h"
+
+#include <ctype.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <string.h>
+#include <strings.h>
+
+/* Statements whose effects end with their transaction, or that have only lasting ones. */
+static const char *const harmless_words[] = {
+    "select",   "insert", "update", "delete",   "merge", "values",    "table",   "with",
+    "begin",    "start",  "commit", "rollback", "end",   "abort",     "lock",    "copy",
+    "truncate", "notify", "show",   "release",  "fetch", "savepoint", "analyze", NULL,
+};
+
+/* Forms of SET that end with the transaction. */
+static const char *const harmless_settings[] = {"local", "transaction", "constraints", NULL};
+
+/* With U&"..." any name can be written so that it is not seen. Writing to pg_settings is SET. */
+static const char *const telling_texts[] = {
+    "set_config", "pg_settings", "pg_advisory_lock", "pg_try_advisory_lock", "setseed", "pg_temp",
+    "u&\"",       NULL,
+};
+
+static const char *const lasting_texts[] = {
+    "pg_replication_origin_session",
+    "_replication_slot",
+    "dblink_connect",
+    NULL,
+};
+
+static const char *const load_words[] = {"load", NULL};
+static const char *const query_words[] = {"select", "with", NULL};
+
+static bool is_part_of_word(char c)
+{
+    return isalnum((unsigned char)c) || c == '_' || c == '$' || (unsigned char)c >= 0x80;
+}
+
+/* `sql` begins with the opening of a comment; they nest. */
+static const char *skip_comment(const char *sql)
+{
+    int depth = 0;
+    do {
+        if (strncmp(sql, "/*", 2) == 0) {
+            depth++;
+            sql += 2;
+        } else if (strncmp(sql, "*/", 2) == 0) {
+            depth--;
+            sql += 2;
+        } else {
+            sql++;
+        }
+    } while (depth > 0 && *sql);
+    return sql;
+}
+
+const char *sql_first_word(const char *sql)
+{
+    for (;;) {
+        if (isspace((unsigned char)*sql)) {
+            sql++;
+        } else if (strncmp(sql, "--", 2) == 0) {
+            sql += strcspn(sql, "\r\n");
+        } else if (strncmp(sql, "/*", 2) == 0) {
+            sql = skip_comment(sql);
+        } else {
+            return sql;
+        }
+    }
+}
+
+static size_t word_length(const char *text)
+{
+    size_t length = 0;
+    while (is_part_of_word(text[length])) {
+        length++;
+    }
+    return length;
+}
+
+static bool is_one_of(const char *word, const char *const *words)
+{
+    size_t length = word_length(word);
+    for (; *words; words++) {
+        if (strlen(*words) == length && strncasecmp(word, *words, length) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool has_one_of(const char *sql, const char *const *texts)
+{
+    for (; *texts; texts++) {
+        if (strcasestr(sql, *texts)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool has_word(const char *sql, const char *word)
+{
+    const char *found = strcasestr(sql, word);
+    for (; found; found = strcasestr(found + 1, word)) {
+        bool begins = found == sql || !is_part_of_word(found[-1]);
+        if (begins && !is_part_of_word(found[strlen(word)])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* select ... into temp: an insert into a table with such a column is not meant. */
+static bool makes_temporary_table(const char *first, const char *sql)
+{
+    return is_one_of(first, query_words) && has_word(sql, "into") &&
+           (has_word(sql, "temp") || has_word(sql, "temporary"));
+}
+
+static bool is_harmless(const char *first)
+{
+    if (strncasecmp(first, "set", 3) == 0 && word_length(first) == 3) {
+        return is_one_of(sql_first_word(first + 3), harmless_settings);
+    }
+    return *first == '\0' || is_one_of(first, harmless_words);
+}
+
+enum sql_traces sql_traces(const char *sql)
+{
+    const char *first = sql_first_word(sql);
+    while (*first == '(') {
+        first = sql_first_word(first + 1);
+    }
+    if (is_one_of(first, load_words) || has_one_of(sql, lasting_texts)) {
+        return SQL_LASTING_TRACES;
+    }
+    bool traces =
+        !is_harmless(first) || has_one_of(sql, telling_texts) || makes_temporary_table(first, sql);
+    return traces ? SQL_TRACES : SQL_NO_TRACES;
+}

@@ -1,0 +1,20 @@
+/* What can be told of a statement from its text alone. Whoever asks must be safe with an answer
+ * that is too cautious. */
+#ifndef MOONPOOL_SQL_H
+#define MOONPOOL_SQL_H
+
+/* What a statement may leave behind in its session when its transaction has ended. */
+enum sql_traces {
+    SQL_NO_TRACES,
+    SQL_TRACES,         /* settings, a role, LISTEN, advisory locks, temporary tables, cursors,
+                           prepared statements: DISCARD ALL takes them away */
+    SQL_LASTING_TRACES, /* what only ends with the session */
+};
+
+/* The text from its first word on: behind white space and comments. */
+const char *sql_first_word(const char *sql);
+
+/* Finds all that plain SQL can leave; not what a function does inside. */
+enum sql_traces sql_traces(const char *sql);
+
+#endif
