@@ -62,9 +62,10 @@ struct exchange {
     struct MHD_Connection *connection;
     struct list link; /* on http->arriving at first, on http->spare while it waits for reuse */
     enum stage stage;
-    bool known;           /* on_headers() was called, so on_end() must be */
-    bool polled;          /* MHD calls for it in each run */
-    bool suspended;       /* MHD leaves it alone until it is resumed */
+    const char *target_end; /* in MHD's memory; NULL if what is before is no text of HTTP */
+    bool known;             /* on_headers() was called, so on_end() must be */
+    bool polled;            /* MHD calls for it in each run */
+    bool suspended;         /* MHD leaves it alone until it is resumed */
     bool broken;          /* where the next request begins cannot be told: close after the answer */
     uint64_t handed_over; /* when the application got it */
     uint64_t body_seen;   /* bytes, those thrown away included */

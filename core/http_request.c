@@ -69,6 +69,16 @@ static void split_target(struct request *request, const char *target)
     request->query = mark ? mark + 1 : "";
 }
 
+/* The end of a target without blanks and control characters, else NULL. MHD takes all between the
+ * method and the last blank of the line; others may take less for the target. */
+static const char *end_of_target(const char *target)
+{
+    while ((unsigned char)*target > 0x20 && *target != 0x7f) {
+        target++;
+    }
+    return *target ? NULL : target;
+}
+
 /* The request line is there: MHD's earliest call for a request. */
 void *http_on_target(void *context, const char *target, struct MHD_Connection *connection)
 {
@@ -79,6 +89,7 @@ void *http_on_target(void *context, const char *target, struct MHD_Connection *c
     struct request *request = exchange->request;
     exchange->client = client;
     exchange->connection = connection;
+    exchange->target_end = end_of_target(target);
     client->exchange = exchange;
     list_prepend(&http->arriving, &exchange->link);
     request->edge = exchange;
@@ -157,6 +168,19 @@ static void collect_headers(struct exchange *exchange, struct framing *framing)
     }
 }
 
+/* What is wrong with the request line, or NULL. MHD splits it where it lies, so that the version
+ * begins one byte behind the target, unless that has a NUL in it. */
+static const char *find_line_fault(const struct exchange *exchange, const char *version)
+{
+    if (!http_is_token(exchange->request->method)) {
+        return "the method is malformed";
+    }
+    if (!exchange->target_end || exchange->target_end + 1 != version) {
+        return "the target is malformed";
+    }
+    return NULL;
+}
+
 /* Why the request cannot be told apart from what follows it, or NULL. A proxy in front might see
  * other borders than MHD does, and let a second request slip through inside the first. */
 static const char *find_fault(const struct framing *framing, bool http_1_1)
@@ -198,9 +222,9 @@ static void judge(struct exchange *exchange, const struct framing *framing, cons
 {
     struct http *http = exchange->client->http;
     struct request *request = exchange->request;
-    const char *fault = find_fault(framing, strcmp(version, "HTTP/1.1") == 0);
-    if (!http_is_token(request->method)) {
-        fault = "the method is malformed";
+    const char *fault = find_line_fault(exchange, version);
+    if (!fault) {
+        fault = find_fault(framing, strcmp(version, "HTTP/1.1") == 0);
     }
     if (fault) {
         exchange->broken = true;

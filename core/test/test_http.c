@@ -298,6 +298,11 @@ static const struct {
      "/problems/not-found", false},
     {"a method that is no token", "G\xf6T / HTTP/1.1\r\nHost: a\r\n\r\n", 400,
      "the method is malformed", true},
+    {"a blank in the target", "GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", 400,
+     "the target is malformed", true},
+    {"a control character in the target", "GET /a\x01 HTTP/1.1\r\nHost: a\r\n\r\n", 400,
+     "the target is malformed", true},
+    {"a target in UTF-8", GET("/\xc3\xb6"), 200, "GET /\xc3\xb6 ?", false},
     {"a lone CR in a header", "GET / HTTP/1.1\r\nHost: a\rB \nX-Word: x\r\n\r\n", 400,
      "a header is malformed", true},
     {"a control character in a header", "GET / HTTP/1.1\r\nHost: a\r\nX-Word: a\x01\r\n\r\n", 400,
@@ -363,6 +368,19 @@ static void test_answers(void)
     const char *second = strstr(reply, "GET /2");
     check(strstr(reply, "GET /1") && (second || (hear(fd, false) && strstr(reply, "GET /2"))),
           "pipelined requests are answered in order");
+    close(fd);
+}
+
+/* It is not served as what stands before the NUL. */
+static void test_nul_in_target(void)
+{
+    static const char request[] = "GET /a\0b HTTP/1.1\r\nHost: a\r\n\r\n";
+    int fd = dial();
+    send(fd, request, sizeof request - 1, MSG_NOSIGNAL);
+    hear(fd, false);
+    check_int(status(), 400, "a NUL in the target: status");
+    check(strstr(reply, "the target is malformed"), "a NUL in the target: answer");
+    check(is_closed(fd), "a NUL in the target: closed");
     close(fd);
 }
 
@@ -668,6 +686,7 @@ static void test_whole(void)
     pid_t pid = start(listen_fd, &control);
     test_rows();
     test_answers();
+    test_nul_in_target();
     test_long_target();
     test_large_bodies();
     test_bad_lengths();
