@@ -43,6 +43,7 @@ struct config {
     uint64_t deadline;        /* microseconds; of a request whose route names none; default 2 s */
     uint64_t shutdown;        /* microseconds that draining may take; default 10 s */
     size_t body_limit;        /* bytes of a request body; default 1 MiB */
+    size_t header_limit;      /* bytes of memory for a request's head; default 8 KiB */
     size_t lua_memory;        /* bytes one lua_State may use; default 512 MiB */
     bool development;         /* error pages show script errors */
     bool check_only;          /* serve --check: validate, print, exit */

@@ -32,7 +32,9 @@
 #include "loop.h"
 #include "request.h"
 
-enum { CONNECTION_MEMORY = 32 * 1024 }; /* MHD's, for each connection */
+/* Of MHD's memory for a connection, what is left for the head of the answer and for reading a body
+ * when a request has taken the header limit. MHD clears all of that memory after each request. */
+enum { ANSWER_ROOM = 2 * 1024 };
 
 /* -- What cuts a request short -- */
 
@@ -215,6 +217,9 @@ static void on_completed(void *context, struct MHD_Connection *connection,
     if (http->options.access_log && log_enabled(LOG_INFO)) {
         log_request(exchange);
     }
+    if (http->answering == exchange) {
+        http->answering = NULL;
+    }
     *connection_context = NULL;
     exchange->client->exchange = NULL;
     client_set_due(exchange->client, http->loop->now + IDLE_TIME);
@@ -293,11 +298,17 @@ static struct exchange *find_judged(struct http *http)
     return NULL;
 }
 
-/* MHD logs this line before each answer of its own. */
+/* MHD logs one line before each answer of its own, another when it has no room for the head of ours
+ * and closes the connection. */
 static void forestall(struct http *http, const char *message)
 {
     unsigned status;
-    if (sscanf(message, "Error processing request (HTTP response code is %u", &status) == 1) {
+    if (strcmp(message, "Closing connection (failed to create response header).") == 0) {
+        if (http->answering) {
+            exchange_fail_answer(http->answering);
+        }
+    } else if (sscanf(message, "Error processing request (HTTP response code is %u", &status) ==
+               1) {
         struct exchange *exchange = find_judged(http);
         if (exchange) {
             exchange_refuse(exchange, status);
@@ -342,7 +353,7 @@ static struct MHD_Daemon *start_daemon(struct http *http)
         MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, http,
         MHD_OPTION_LISTEN_SOCKET, http->options.listen_fd,
         MHD_OPTION_CONNECTION_LIMIT, connection_limit(),
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, http->options.header_limit + ANSWER_ROOM,
         MHD_OPTION_NOTIFY_CONNECTION, on_connection, http,
         MHD_OPTION_URI_LOG_CALLBACK, http_on_target, http,
         MHD_OPTION_UNESCAPE_CALLBACK, leave_escaped, http,

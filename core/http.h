@@ -34,6 +34,7 @@ struct http_options {
     int listen_fd; /* borrowed: stays open in the master */
     uint64_t deadline;
     size_t body_limit;
+    size_t header_limit; /* bytes for a request's head; each connection takes a little more */
     bool access_log;
 };
 

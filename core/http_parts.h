@@ -36,8 +36,9 @@ struct http {
     unsigned polled;   /* those of them that are not suspended */
     bool body_moved;   /* in this run a piece of a body came; more may be there */
     struct timer poll_timer;
-    struct list arriving; /* exchanges in STAGE_HEADERS, the youngest first */
-    struct list spare;    /* exchanges for reuse */
+    struct list arriving;       /* exchanges in STAGE_HEADERS, the youngest first */
+    struct list spare;          /* exchanges for reuse */
+    struct exchange *answering; /* borrowed; the last whose answer MHD got, or NULL */
     unsigned spare_count;
     char id_prefix[ID_PREFIX + 1];
     uint64_t id_counter;
@@ -109,6 +110,9 @@ void exchange_fail(struct exchange *exchange, enum error_code code, const char *
 
 /* Hands the response to MHD; false if MHD refuses it. */
 bool exchange_answer(struct exchange *exchange);
+
+/* MHD has no room for the head of the answer and closes the connection: answers 500 instead. */
+void exchange_fail_answer(struct exchange *exchange);
 
 /* Answers on the socket itself while MHD cannot, and closes it. */
 void exchange_answer_past_mhd(struct exchange *exchange);

@@ -91,7 +91,17 @@ bool exchange_answer(struct exchange *exchange)
         MHD_queue_response(exchange->connection, (unsigned)request->response.status, response);
     MHD_destroy_response(response);
     exchange->status = request->response.status;
+    exchange->client->http->answering = exchange;
     return result == MHD_YES;
+}
+
+/* Nothing of the answer has been sent. */
+void exchange_fail_answer(struct exchange *exchange)
+{
+    exchange_fail(exchange, ERROR_SCRIPT, "the headers of the answer are too large");
+    log_event(LOG_ERROR, "response headers too large",
+              "request %s: a larger --header-limit makes room for them", exchange->request->id);
+    exchange_answer_past_mhd(exchange);
 }
 
 /* MHD cannot answer while a request is still arriving, so this goes straight to the socket; it is
@@ -108,7 +118,9 @@ void exchange_answer_past_mhd(struct exchange *exchange)
                   "Content-Length: %zu\r\nX-Request-Id: %s\r\n\r\n",
                   response->status, MHD_get_reason_phrase_for((unsigned)response->status), type,
                   response->body.length, request->id);
-    buffer_append(&text, response->body.data, response->body.length);
+    if (strcmp(request->method, "HEAD") != 0) {
+        buffer_append(&text, response->body.data, response->body.length);
+    }
     send(exchange->client->fd, text.data, text.length, MSG_NOSIGNAL | MSG_DONTWAIT);
     shutdown(exchange->client->fd, SHUT_RDWR);
     buffer_finish(&text);

@@ -30,7 +30,12 @@
 #include "tx.h"
 #include "vm.h"
 
-enum { HEARTBEAT_MS = 500, ADMIN_DEADLINE_S = 5, ADMIN_BODY_LIMIT = 1024 };
+enum {
+    HEARTBEAT_MS = 500,
+    ADMIN_DEADLINE_S = 5,
+    ADMIN_BODY_LIMIT = 1024,
+    ADMIN_HEADER_LIMIT = 4096
+};
 
 /* How long an idle keep-alive connection may still send a request after draining has begun. */
 enum { DRAIN_IDLE_MS = 100 };
@@ -75,10 +80,12 @@ static int start_http(struct worker *worker, struct error *err)
     struct http_options options = {.listen_fd = worker->listen_fd,
                                    .deadline = worker->config->deadline,
                                    .body_limit = worker->config->body_limit,
+                                   .header_limit = worker->config->header_limit,
                                    .access_log = true};
     struct http_options admin_options = {.listen_fd = worker->admin_fd,
                                          .deadline = SECONDS(ADMIN_DEADLINE_S),
-                                         .body_limit = ADMIN_BODY_LIMIT};
+                                         .body_limit = ADMIN_BODY_LIMIT,
+                                         .header_limit = ADMIN_HEADER_LIMIT};
     worker->http = http_create(&worker->loop, &options, &app, err);
     worker->admin = worker->http ? http_create(&worker->loop, &admin_options, &admin, err) : NULL;
     return worker->admin ? 0 : -1;
