@@ -43,8 +43,8 @@ local function checked(checks, handler)
     return handler
   end
   return function(req)
-    for _, check in ipairs(checks) do
-      check(req)
+    for i = 1, #checks do
+      checks[i](req)
     end
     return handler(req)
   end

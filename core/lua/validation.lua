@@ -26,18 +26,47 @@ local CONVERTERS = {
   end,
 }
 
--- Text that is no number stays text, so that the schema says what is wrong with it.
-local function convert(values, properties)
+-- Types of which a converter takes only what is right.
+local EXACT = { integer = true, boolean = true }
+
+-- What is known of parameters before a request comes: the name and the converter of those that have
+-- one, and whether being converted is all that their schemas ask of all parameters.
+local function plan_conversion(properties)
+  local plan = { plain = true }
   for name, property in pairs(properties) do
     local converter = CONVERTERS[property.type]
-    local text = values[name]
-    if converter and type(text) == "string" then
-      local value = converter(text)
+    if converter then
+      plan[#plan + 1] = { name = name, converter = converter }
+    end
+    plan.plain = plan.plain and EXACT[property.type] and next(property, next(property)) == nil
+  end
+  return plan
+end
+
+local function count_members(values)
+  local count = 0
+  for _ in pairs(values) do
+    count = count + 1
+  end
+  return count
+end
+
+-- Text that is no number stays text, so that the schema says what is wrong with it. True if there is
+-- nothing left for it to say: most routes have one id, and ask for no more than a whole number.
+local function convert(values, plan)
+  local converted = 0
+  for i = 1, #plan do
+    local parameter = plan[i]
+    local text = values[parameter.name]
+    if type(text) == "string" then
+      local value = parameter.converter(text)
       if value ~= nil then
-        values[name] = value
+        values[parameter.name] = value
+        converted = converted + 1
       end
     end
   end
+  return plan.plain and converted == #plan and converted == count_members(values)
 end
 
 -- The pointers of parameters are their names: they are members of nothing.
@@ -60,9 +89,12 @@ function validation.parameters(field, properties, where)
     end
   end
   local check = schema.compile({ type = "object", properties = properties, required = required }, where)
+  local plan = plan_conversion(properties)
   return function(req)
     local values = req[field]
-    convert(values, properties)
+    if convert(values, plan) then
+      return
+    end
     local ok, faults = check(values)
     if not ok then
       refuse("a parameter is not valid", name_faults(faults))
