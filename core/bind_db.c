@@ -11,6 +11,7 @@
 #include "batch.h"
 #include "bind_error.h"
 #include "bind_queue.h"
+#include "bind_row.h"
 #include "bind_rows.h"
 #include "error.h"
 #include "handling.h"
@@ -89,7 +90,7 @@ static int push_rows(lua_State *L, struct script_tx *script_tx)
 
 static int push_row(lua_State *L, struct script_tx *script_tx)
 {
-    bind_rows_push_first(L, &last_item(script_tx)->result);
+    bind_row_push_first(L, &last_item(script_tx)->result);
     return 1;
 }
 
@@ -103,7 +104,7 @@ static void push_by_kind(lua_State *L, struct batch_item *item)
 {
     enum statement_kind kind = item->statement->kind;
     if (kind == STATEMENT_ONE) {
-        bind_rows_push_first(L, &item->result);
+        bind_row_push_first(L, &item->result);
     } else if (kind == STATEMENT_MANY || (kind == STATEMENT_TEXT && item->result)) {
         bind_rows_push(L, &item->result);
     } else {

@@ -199,16 +199,8 @@ static int set_field(lua_State *L)
     return 0;
 }
 
-static int collect(lua_State *L)
-{
-    struct request **handle = luaL_checkudata(L, 1, type_name);
-    if (*handle) {
-        (*handle)->handling->handle = NULL;
-        *handle = NULL;
-    }
-    return 0;
-}
-
+/* The entry keeps it on its stack for as long as the handling lives, which is why it needs no __gc:
+ * finalizers cost more than all else that is done for it. */
 static void push_request(lua_State *L, struct handling *handling)
 {
     struct request **handle = lua_newuserdatauv(L, sizeof *handle, 1);
@@ -302,13 +294,13 @@ static int check_status(lua_State *L, int index)
     return (int)status;
 }
 
-/* The handler has returned: its values are the whole stack. */
+/* The handler has returned: its values stand above the request. */
 static int write_response(lua_State *L, int status, lua_KContext context)
 {
     struct request *request = handling_of(L)->request;
-    bool has_status = lua_type(L, 1) == LUA_TNUMBER;
-    int body = has_status ? 2 : 1;
-    int code = has_status ? check_status(L, 1) : lua_isnoneornil(L, 1) ? 204 : 200;
+    bool has_status = lua_type(L, 2) == LUA_TNUMBER;
+    int body = has_status ? 3 : 2;
+    int code = has_status ? check_status(L, 2) : lua_isnoneornil(L, 2) ? 204 : 200;
     lua_settop(L, body + 1);
     request->response.header_count = 0;
     request->response.body.length = 0;
@@ -323,12 +315,14 @@ static int write_response(lua_State *L, int status, lua_KContext context)
 int bind_request_entry(lua_State *L)
 {
     push_request(L, handling_of(L));
+    lua_insert(L, 1);
+    lua_pushvalue(L, 1);
     lua_callk(L, 1, LUA_MULTRET, 0, write_response);
     return write_response(L, LUA_OK, 0);
 }
 
 static const luaL_Reg metamethods[] = {
-    {"__index", get_field}, {"__newindex", set_field}, {"__gc", collect}, {NULL, NULL}};
+    {"__index", get_field}, {"__newindex", set_field}, {NULL, NULL}};
 
 void bind_request_open(lua_State *L)
 {

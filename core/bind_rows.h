@@ -17,7 +17,4 @@ void bind_rows_open(struct lua_State *L);
  * error on the way loses nothing. */
 void bind_rows_push(struct lua_State *L, struct pg_result **result);
 
-/* Pushes the first row as a table, or nil if there is none. The same holds of `*result`. */
-void bind_rows_push_first(struct lua_State *L, struct pg_result **result);
-
 #endif

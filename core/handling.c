@@ -87,10 +87,10 @@ void handling_stop_waiting(struct handling *handling)
     }
 }
 
-static void release_holdings(struct handling *handling)
+static void release_all(struct list *holdings)
 {
-    while (!list_is_empty(&handling->holdings)) {
-        struct holding *holding = list_entry(handling->holdings.next, struct holding, link);
+    while (!list_is_empty(holdings)) {
+        struct holding *holding = list_entry(holdings->next, struct holding, link);
         list_remove(&holding->link);
         holding->release(holding);
     }
@@ -105,14 +105,15 @@ static void end(struct handling *handling, bool forgotten)
     loop_disarm(handling->runner->loop, &handling->sleep);
     handling_stop_waiting(handling);
     end_transactions(handling, forgotten);
-    if (handling->thread.lua) {
-        generation_return_thread(handling->generation, &handling->thread);
-    }
     if (handling->handle) {
         *handling->handle = NULL;
         handling->handle = NULL;
     }
-    release_holdings(handling);
+    if (handling->thread.lua) {
+        generation_return_thread(handling->generation, &handling->thread);
+    }
+    release_all(&handling->holdings);
+    release_all(&handling->unread);
     buffer_finish(&handling->scratch);
 }
 
@@ -324,6 +325,7 @@ void handling_start(struct runner *runner, struct request *request)
     list_init(&handling->ready);
     list_init(&handling->transactions);
     list_init(&handling->holdings);
+    list_init(&handling->unread);
     if (generation_take_thread(handling->generation, &handling->thread) != 0) {
         struct error err;
         error_set(&err, ERROR_MEMORY, "no memory for another Lua thread");

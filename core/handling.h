@@ -28,6 +28,7 @@ struct runner {
     struct database *database; /* borrowed */
     struct groups *groups;     /* borrowed */
     bool development;          /* script errors go to the client */
+    int64_t last_row;          /* the number of the newest unread row */
     struct list ready;         /* of struct handling */
 };
 
@@ -73,9 +74,11 @@ struct handling {
     struct timer sleep;
     bool committed;          /* a transaction of this request was committed, or may have been */
     bool granted_grace;      /* the deadline was moved on because of a COMMIT */
-    struct request **handle; /* the request's userdata; NULL once collected */
+    struct request **handle; /* the request's userdata, on the thread's stack; NULL before */
     struct list holdings;    /* of struct holding */
-    struct buffer scratch;   /* owned; for callbacks that may raise */
+    struct list unread;      /* of struct holding: rows that no script has looked at */
+    uint32_t unread_count;
+    struct buffer scratch; /* owned; for callbacks that may raise */
 };
 
 void runner_init(struct runner *runner, struct loop *loop, struct database *database,

@@ -14,6 +14,7 @@
 #include "bind_group.h"
 #include "bind_json.h"
 #include "bind_request.h"
+#include "bind_row.h"
 #include "bind_rows.h"
 #include "config.h"
 #include "generation.h"
@@ -42,6 +43,7 @@ static int parse_statements(struct generation *generation, const struct source *
 static int open_metatables(lua_State *L)
 {
     bind_error_open(L);
+    bind_row_open(L);
     bind_rows_open(L);
     bind_request_open(L);
     return 0;

@@ -6,15 +6,18 @@ local json = require "json"
 
 -- The statement for a type is named after it, brackets and all made underscores.
 local function roundtrip(req)
-  return app.db:query_row("value_" .. req.params.type:gsub("%W", "_"), req.body[1])
+  local row = app.db:query_row("value_" .. req.params.type:gsub("%W", "_"), req.body[1])
+  return row, row.value -- to look at it makes a Lua value of it
 end
 
 -- The value, in and out, as JSON.
-app.post("/value/{type}", function(req) return 200, roundtrip(req) end)
+app.post("/value/{type}", function(req)
+  return 200, (roundtrip(req))
+end)
 
 -- What the value is in Lua.
 app.post("/kind/{type}", function(req)
-  local value = roundtrip(req).value
+  local _, value = roundtrip(req)
   return 200, { kind = value == json.null and "json null" or math.type(value) or type(value) }
 end)
 
@@ -25,7 +28,8 @@ end)
 
 -- The same without a named statement: nothing is known of the type when the value is bound.
 app.post("/unnamed/{type}", function(req)
-  return 200, app.db:query_row(("select $1::%s as value"):format(req.params.type), req.body[1])
+  local row = app.db:query_row(("select $1::%s as value"):format(req.params.type), req.body[1])
+  return 200, row, { kind = type(row.value) }
 end)
 
 app.get("/bytes", function()

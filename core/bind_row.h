@@ -1,0 +1,34 @@
+/* A row in Lua: a plain table, made when it is looked at. */
+#ifndef MOONPOOL_BIND_ROW_H
+#define MOONPOOL_BIND_ROW_H
+
+struct buffer;
+struct error;
+struct lua_State;
+struct pg_result;
+
+/* Makes the metatable of unread rows, and has the base library look at a row before it does what
+ * would not. Once per lua_State. */
+void bind_row_open(struct lua_State *L);
+
+/* Pushes a metatable for rows of this result, which keeps the order of the columns for JSON. */
+void bind_row_push_kind(struct lua_State *L, const struct pg_result *result);
+
+/* Pushes row `row`, 0-based, as a new table with the metatable at `kind`. `scratch` is borrowed for
+ * the call; it belongs to somebody who outlives a Lua error. */
+void bind_row_push(struct lua_State *L, const struct pg_result *result, int row, int kind,
+                   struct buffer *scratch);
+
+/* Pushes the first row, or nil if there is none. `*result` is taken over and set to NULL as soon as
+ * somebody else owns it, so that an error on the way loses nothing. Most are returned to the client
+ * as they are: until something looks at it the row is an empty table, and goes to JSON straight
+ * from the result. That ends with the request: looking at it for the first time later raises. */
+void bind_row_push_first(struct lua_State *L, struct pg_result **result);
+
+/* Appends a row as JSON. -1 with ERROR_SCRIPT if it is not valid UTF-8. */
+int bind_row_write(const struct pg_result *result, int row, struct buffer *out, struct error *err);
+
+/* Raises ERROR_MEMORY: results take more than the limit. */
+void bind_row_refuse_memory(struct lua_State *L);
+
+#endif
