@@ -2,6 +2,7 @@
  * Whatever a Lua error could jump over is on the Lua stack or belongs to a caller outside of it. */
 #include "bind_json.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -47,6 +48,7 @@ struct decoder {
     int result;
     int array_metatable; /* its index on the stack */
     bool ordered;        /* objects remember the order of their keys */
+    bool lenient;        /* takes what PostgreSQL takes */
     int depth;
     lua_Integer counts[JSON_DEPTH + 1]; /* items so far of each open array; -1 for an object */
 };
@@ -93,6 +95,9 @@ static int take_integer(void *context, int64_t value, struct error *err)
 static int take_number(void *context, double value, struct error *err)
 {
     struct decoder *decoder = context;
+    if (isinf(value) && !decoder->lenient) {
+        return error_set(err, ERROR_INVALID, "the number is beyond the range of a double");
+    }
     lua_pushnumber(decoder->L, value);
     place(decoder);
     return 0;
@@ -145,10 +150,11 @@ static int take_key(void *context, const char *text, size_t length, struct error
     lua_State *L = decoder->L;
     lua_pushlstring(L, text, length);
     lua_pushvalue(L, -1);
-    if (lua_rawget(L, -3) != LUA_TNIL) {
+    bool twice = lua_rawget(L, -3) != LUA_TNIL;
+    lua_pop(L, 1);
+    if (twice && !decoder->lenient) {
         return refuse_twice(text, length, err);
     }
-    lua_pop(L, 1);
     if (decoder->ordered) {
         remember_key(L);
     }
@@ -226,40 +232,44 @@ static int decode_failed(lua_State *L, int status, struct error *err)
     return -1;
 }
 
-static int run_decoder(lua_State *L, const char *text, size_t length, bool ordered,
-                       struct error *err)
+/* Runs a decoder that knows its text and its ways. */
+static int run_decoder(struct decoder *decoder)
 {
+    lua_State *L = decoder->L;
     struct buffer scratch;
-    struct decoder decoder = {.L = L,
-                              .text = text,
-                              .length = length,
-                              .scratch = &scratch,
-                              .err = err,
-                              .ordered = ordered};
     int top = lua_gettop(L);
     if (!lua_checkstack(L, 3)) {
-        return error_set(err, ERROR_MEMORY, "decoding JSON: the stack is full");
+        return error_set(decoder->err, ERROR_MEMORY, "decoding JSON: the stack is full");
     }
     buffer_init(&scratch);
+    decoder->scratch = &scratch;
     lua_pushcfunction(L, decode);
-    lua_pushlightuserdata(L, &decoder);
+    lua_pushlightuserdata(L, decoder);
     int status = lua_pcall(L, 1, LUA_MULTRET, 0);
     buffer_finish(&scratch);
     if (status != LUA_OK) {
-        return decode_failed(L, status, err);
+        return decode_failed(L, status, decoder->err);
     }
-    lua_settop(L, top + (decoder.result ? 0 : 1));
-    return decoder.result;
+    lua_settop(L, top + (decoder->result ? 0 : 1));
+    return decoder->result;
 }
 
 int bind_json_decode(lua_State *L, const char *text, size_t length, struct error *err)
 {
-    return run_decoder(L, text, length, false, err);
+    struct decoder decoder = {.L = L, .text = text, .length = length, .err = err};
+    return run_decoder(&decoder);
 }
 
 int bind_json_decode_ordered(lua_State *L, const char *text, size_t length, struct error *err)
 {
-    return run_decoder(L, text, length, true, err);
+    struct decoder decoder = {.L = L, .text = text, .length = length, .err = err, .ordered = true};
+    return run_decoder(&decoder);
+}
+
+int bind_json_decode_column(lua_State *L, const char *text, size_t length, struct error *err)
+{
+    struct decoder decoder = {.L = L, .text = text, .length = length, .err = err, .lenient = true};
+    return run_decoder(&decoder);
 }
 
 /* ---- encoding ---- */
@@ -276,6 +286,7 @@ struct encoder {
     struct buffer *out; /* borrowed from the caller */
     struct error *err;
     int depth;
+    int rows; /* tables with columns that are open: what is written belongs to a row */
 };
 
 static int encode_value(struct encoder *encoder, int index, const struct step *step);
@@ -326,14 +337,31 @@ refuse(struct encoder *encoder, const struct step *step, const char *format, ...
     return -1;
 }
 
+static int refuse_size(struct encoder *encoder, const struct step *step)
+{
+    return refuse(encoder, step, "lies beyond the first %d bytes, which are the most",
+                  BIND_JSON_SIZE);
+}
+
 static int encode_string(struct encoder *encoder, int index, const struct step *step)
 {
     size_t length;
     const char *text = lua_tolstring(encoder->L, index, &length);
+    if (encoder->out->length + length > BIND_JSON_SIZE) {
+        return refuse_size(encoder, step);
+    }
     if (json_write_string(encoder->out, text, length)) {
         return refuse(encoder, step, "is not valid UTF-8");
     }
     return 0;
+}
+
+/* What to_json() of PostgreSQL writes for a number without a form in JSON. */
+static void write_infinite(struct buffer *out, double value)
+{
+    buffer_append_text(out, isnan(value) ? "\"NaN\""
+                            : value > 0  ? "\"Infinity\""
+                                         : "\"-Infinity\"");
 }
 
 static int encode_number(struct encoder *encoder, int index, const struct step *step)
@@ -342,9 +370,14 @@ static int encode_number(struct encoder *encoder, int index, const struct step *
         json_write_integer(encoder->out, lua_tointeger(encoder->L, index));
         return 0;
     }
-    if (json_write_number(encoder->out, lua_tonumber(encoder->L, index))) {
+    double value = lua_tonumber(encoder->L, index);
+    if (json_write_number(encoder->out, value) == 0) {
+        return 0;
+    }
+    if (!encoder->rows) {
         return refuse(encoder, step, "is not a finite number");
     }
+    write_infinite(encoder->out, value);
     return 0;
 }
 
@@ -509,12 +542,14 @@ static int encode_ordered(struct encoder *encoder, int index, const struct step 
     int columns = lua_gettop(L);
     int done = columns + 1;
     lua_newtable(L);
+    encoder->rows++;
     buffer_append_char(encoder->out, '{');
     if (encode_columns(encoder, index, columns, done, step) ||
         encode_members(encoder, index, done, step, lua_rawlen(L, columns) == 0)) {
         return -1;
     }
     buffer_append_char(encoder->out, '}');
+    encoder->rows--;
     return 0;
 }
 
@@ -602,10 +637,6 @@ static int encode_compound(struct encoder *encoder, int index, const struct step
         return refuse(encoder, step, "is nested deeper than %d levels; is there a cycle?",
                       JSON_DEPTH);
     }
-    if (encoder->out->length > BIND_JSON_SIZE) {
-        return refuse(encoder, step, "lies beyond the first %d bytes, which are the most",
-                      BIND_JSON_SIZE);
-    }
     luaL_checkstack(L, 12, "too many nested values");
     encoder->depth++;
     if (lua_getmetatable(L, index)) {
@@ -624,6 +655,9 @@ static int encode_value(struct encoder *encoder, int index, const struct step *s
 {
     int top = lua_gettop(encoder->L);
     int result;
+    if (encoder->out->length > BIND_JSON_SIZE) {
+        return refuse_size(encoder, step);
+    }
     switch (lua_type(encoder->L, index)) {
     case LUA_TNIL:
         buffer_append_text(encoder->out, "null");

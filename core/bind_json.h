@@ -20,13 +20,20 @@ void bind_json_mark_array(struct lua_State *L);
 
 /* Pushes the value of a JSON text. Arrays carry the array metatable, null is the sentinel, integers
  * stay integers. -1 with nothing pushed: what json_parse() says, ERROR_MALFORMED for a key that
- * stands twice in an object, ERROR_MEMORY. Never raises. */
+ * stands twice in an object, ERROR_INVALID for a number beyond the range of a double,
+ * ERROR_MEMORY. Never raises. */
 int bind_json_decode(struct lua_State *L, const char *text, size_t length, struct error *err);
 
 /* The same; objects remember the order of their keys (`__columns`), so that they are encoded as
  * they came. */
 int bind_json_decode_ordered(struct lua_State *L, const char *text, size_t length,
                              struct error *err);
+
+/* The same for what PostgreSQL has taken for JSON: of a key that stands twice the last value
+ * counts, as in jsonb, and a number beyond the range of a double is an infinity, as in tonumber().
+ */
+int bind_json_decode_column(struct lua_State *L, const char *text, size_t length,
+                            struct error *err);
 
 /* Appends the value at `index` as JSON. -1 with ERROR_SCRIPT and the path to what cannot be
  * expressed
@@ -36,7 +43,9 @@ int bind_json_decode_ordered(struct lua_State *L, const char *text, size_t lengt
  *
  * A table whose keys are exactly 1..n is an array, one with string keys an object, an empty one
  * `{}` unless it carries the array metatable. A metatable may say otherwise:
- *   __columns  a sequence of names: these members first, in this order, `null` for those absent;
+ *   __columns  a sequence of names: these members first, in this order, `null` for those absent.
+ *              Such a table is a row: in it, at any depth, NaN and infinities are the strings that
+ *              PostgreSQL makes of them, "NaN", "Infinity" and "-Infinity";
  *   __json     a function: its result stands for the value; or a light userdata: a bind_json_hook.
  */
 int bind_json_encode(struct lua_State *L, int index, struct buffer *out, struct error *err);

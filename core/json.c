@@ -2,7 +2,6 @@
  * text eight bytes at a time and look at single bytes only where something has to be decided. */
 #include "json.h"
 
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -126,7 +125,7 @@ bool json_is_utf8(const char *text, size_t length)
 __attribute__((format(printf, 4, 5))) static int fail(struct parser *parser, enum error_code code,
                                                       const char *at, const char *format, ...)
 {
-    char what[160];
+    char what[sizeof parser->err->message - 64]; /* leaves room for the place */
     size_t line = 1, column = 1;
     va_list args;
     va_start(args, format);
@@ -141,6 +140,13 @@ __attribute__((format(printf, 4, 5))) static int fail(struct parser *parser, enu
         }
     }
     return error_set(parser->err, code, "line %zu, column %zu: %s", line, column, what);
+}
+
+/* Fails with what a callback complains of, which was told of what begins at `at`. */
+static int refused(struct parser *parser, const char *at)
+{
+    struct error err = *parser->err;
+    return fail(parser, err.code, at, "%s", err.message);
 }
 
 /* Fails because `what` should stand at the current byte. */
@@ -299,6 +305,7 @@ static int unescape(struct parser *parser)
 
 static int parse_string(struct parser *parser, text_handler *tell)
 {
+    const char *start = parser->at;
     const char *text = ++parser->at;
     parser->at = skip_valid(text, parser->end);
     size_t length = (size_t)(parser->at - text);
@@ -314,7 +321,7 @@ static int parse_string(struct parser *parser, text_handler *tell)
     if (!accept(parser, '"')) {
         return bad_text(parser);
     }
-    return tell(parser->context, text, length, parser->err);
+    return tell(parser->context, text, length, parser->err) ? refused(parser, start) : 0;
 }
 
 /* The powers of ten that a double holds exactly. */
@@ -357,10 +364,8 @@ static int tell_number(struct parser *parser, const char *text, size_t length)
         buffer_append_char(parser->scratch, '\0');
         value = strtod(parser->scratch->data, NULL);
     }
-    if (!isfinite(value)) {
-        return fail(parser, ERROR_INVALID, text, "the number is beyond the range of a double");
-    }
-    return parser->handler->on_number(parser->context, value, parser->err);
+    return parser->handler->on_number(parser->context, value, parser->err) ? refused(parser, text)
+                                                                           : 0;
 }
 
 /* The value of an optional minus and digits; false if it does not fit, or is "-0". */

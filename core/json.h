@@ -12,8 +12,9 @@ struct error;
 
 enum { JSON_DEPTH = 128 }; /* the deepest nesting accepted and written */
 
-/* What the parser tells as it goes. A callback returns -1, with `err` filled, to stop. Strings are
- * valid UTF-8, unescaped, not NUL-terminated, may contain NUL, and live only for the call. */
+/* What the parser tells as it goes. A callback returns -1, with `err` filled, to stop; the place in
+ * the text is then put in front of its message. Strings are valid UTF-8, unescaped, not
+ * NUL-terminated, may contain NUL, and live only for the call. */
 struct json_handler {
     int (*on_null)(void *context, struct error *err);
     int (*on_boolean)(void *context, bool value, struct error *err);
@@ -29,10 +30,10 @@ struct json_handler {
 
 /* Parses one JSON text. A number without fraction and exponent that fits is an int64; "-0" and all
  * others are doubles, correctly rounded. -1 with ERROR_MALFORMED and a message with line, column
- * and what was expected ("line 1, column 14: ..."); ERROR_INVALID for a number beyond the range of
- * a double, since its syntax is right. Refused: a byte order mark, bad UTF-8, lone surrogates,
- * control characters in strings, leading zeros, anything behind the value, nesting beyond
- * JSON_DEPTH. Duplicate keys are for the handler to notice. Strings with escapes are put together
+ * and what was expected ("line 1, column 14: ..."). Refused: a byte order mark, bad UTF-8, lone
+ * surrogates, control characters in strings, leading zeros, anything behind the value, nesting
+ * beyond JSON_DEPTH. For the handler to judge, since their syntax is right: duplicate keys, and
+ * numbers beyond the range of a double, which are infinities. Strings with escapes are put together
  * in `scratch`, which is the caller's so that a callback may jump out (a Lua error) without
  * leaking. */
 int json_parse(const char *text, size_t length, const struct json_handler *handler, void *context,

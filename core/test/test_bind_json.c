@@ -98,6 +98,9 @@ static const struct row encoded[] = {
     {"setmetatable({b = 2, z = 9}, {__columns = {'b'}})", "{\"b\":2,\"z\":9}"},
     {"setmetatable({z = 9}, {__columns = {}})", "{\"z\":9}"},
     {"setmetatable({}, {__columns = {}})", "{}"},
+    {"setmetatable({a = 0/0, b = 1/0}, {__columns = {'a', 'b'}})",
+     "{\"a\":\"NaN\",\"b\":\"Infinity\"}"},
+    {"{setmetatable({a = {1, -1/0}}, {__columns = {'a'}})}", "[{\"a\":[1,\"-Infinity\"]}]"},
     {"setmetatable({x = 1}, {__json = function(t) return {t.x, 2} end})", "[1,2]"},
     {"{setmetatable({}, {__json = good_hook}), 1}", "[\"hooked table\",1]"},
     {"debug.setmetatable(userdata, {__json = good_hook})", "\"hooked userdata\""},
@@ -106,6 +109,7 @@ static const struct row encoded[] = {
 static const struct row unencodable[] = {
     {"0/0", "$ is not a finite number"},
     {"{users = {{}, {}, {score = 1/0}}}", "$.users[3].score is not a finite number"},
+    {"{setmetatable({}, {__columns = {}}), 0/0}", "$[2] is not a finite number"},
     {"{['odd key'] = {print}}", "$[\"odd key\"][1] is a function, which JSON cannot express"},
     {"coroutine.create(print)", "$ is a thread, which JSON cannot express"},
     {"io.stdout", "$ is a userdata, which JSON cannot express"},
@@ -185,6 +189,21 @@ static void test_nesting(lua_State *L)
     buffer_finish(&out);
 }
 
+/* A text that is met again and again takes memory once, its JSON each time. */
+static void test_size(lua_State *L)
+{
+    struct buffer out;
+    buffer_init(&out);
+    run(L, "text = ('x'):rep(64 << 20); texts = {text, text, text}");
+    check_int(encode(L, "texts", &out), 0, "192 MiB are written");
+    run(L, "texts[4] = text");
+    check_int(encode(L, "texts", &out), -1, "more than 256 MiB are not");
+    check_text(out.data, "$[4] lies beyond the first 268435456 bytes, which are the most",
+               "but explained");
+    run(L, "text = nil; texts = nil; collectgarbage()");
+    buffer_finish(&out);
+}
+
 /* ---- decoding ---- */
 
 /* An expression of Lua about the decoded value `v` that has to be true. */
@@ -206,24 +225,31 @@ static const struct row decoded[] = {
 static const struct row undecodable[] = {
     {"", "line 1, column 1: expected a value, found the end"},
     {"[1,", "line 1, column 4: expected a value, found the end"},
-    {"{\"a\":1,\"a\":2}", "the key \"a\" stands twice in one object"},
-    {"{\"a\":null,\"\\u0061\":2}", "the key \"a\" stands twice in one object"},
-    {"[{\"x\":{\"b\\n\":[],\"b\\n\":2}}]", "the key \"b\\n\" stands twice in one object"},
+    {"{\"a\":1,\"a\":2}", "line 1, column 8: the key \"a\" stands twice in one object"},
+    {"{\"a\":null,\"\\u0061\":2}", "line 1, column 11: the key \"a\" stands twice in one object"},
+    {"[{\"x\":{\"b\\n\":[],\"b\\n\":2}}]",
+     "line 1, column 17: the key \"b\\n\" stands twice in one object"},
 };
+
+/* Pops the value on top and sees whether the expression about it, `v`, is true. */
+static void check_value(lua_State *L, const char *expression)
+{
+    char chunk[512];
+    check_int(lua_gettop(L), 1, "pushes one value");
+    lua_setglobal(L, "v");
+    snprintf(chunk, sizeof chunk, "return %s", expression);
+    run(L, chunk);
+    check(lua_toboolean(L, -1), "%s", expression);
+    lua_settop(L, 0);
+}
 
 static void test_decode(lua_State *L)
 {
     struct error err;
     for (size_t i = 0; i < sizeof decoded / sizeof *decoded; i++) {
-        char chunk[512];
         const char *text = decoded[i].given;
         check_int(bind_json_decode(L, text, strlen(text), &err), 0, "decoding %s", text);
-        check_int(lua_gettop(L), 1, "pushes one value");
-        lua_setglobal(L, "v");
-        snprintf(chunk, sizeof chunk, "return %s", decoded[i].expected);
-        run(L, chunk);
-        check(lua_toboolean(L, -1), "%s", decoded[i].expected);
-        lua_settop(L, 0);
+        check_value(L, decoded[i].expected);
     }
     for (size_t i = 0; i < sizeof undecodable / sizeof *undecodable; i++) {
         const char *text = undecodable[i].given;
@@ -232,6 +258,36 @@ static void test_decode(lua_State *L)
         check_int(err.code, ERROR_MALFORMED, "calls it malformed");
         check_int(lua_gettop(L), 0, "pushes nothing");
     }
+}
+
+static void test_beyond_double(lua_State *L)
+{
+    struct error err;
+    check_int(bind_json_decode(L, "[1,-1e400]", 10, &err), -1, "a number beyond a double");
+    check_text(err.message, "line 1, column 4: the number is beyond the range of a double",
+               "says so");
+    check_int(err.code, ERROR_INVALID, "and is no fault of the syntax");
+    check_int(lua_gettop(L), 0, "pushes nothing");
+}
+
+/* What PostgreSQL's json takes. */
+static const struct row columns[] = {
+    {"{\"a\":1,\"a\":2}", "v.a == 2"},
+    {"{\"a\":{\"b\":1},\"a\":null}", "v.a == json.null"},
+    {"[1e999,-1e999]", "v[1] == math.huge and v[2] == -math.huge"},
+    {"[]", "json.encode(v) == '[]'"},
+};
+
+static void test_columns(lua_State *L)
+{
+    struct error err;
+    for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) {
+        const char *text = columns[i].given;
+        check_int(bind_json_decode_column(L, text, strlen(text), &err), 0, "a column %s", text);
+        check_value(L, columns[i].expected);
+    }
+    check_int(bind_json_decode_column(L, "[", 1, &err), -1, "a column that is no JSON");
+    check_int(lua_gettop(L), 0, "pushes nothing");
 }
 
 static void test_long_key(lua_State *L)
@@ -333,7 +389,10 @@ int main(void)
     test_encode(L, encoded, sizeof encoded / sizeof *encoded, 0);
     test_encode(L, unencodable, sizeof unencodable / sizeof *unencodable, -1);
     test_nesting(L);
+    test_size(L);
     test_decode(L);
+    test_beyond_double(L);
+    test_columns(L);
     test_long_key(L);
     test_module(L);
     lua_close(L);
