@@ -82,13 +82,11 @@ static void write_gauge(struct buffer *out, const char *name, const char *help, 
     buffer_printf(out, "moonpool_%s %" PRIu64 "\n", name, value);
 }
 
-static void write_gauges(struct buffer *out, const struct shared *shared)
+static void write_gauges(struct buffer *out, struct shared *shared)
 {
-    uint64_t sessions = 0, idle = 0, waiting = 0, in_flight = 0, connections = 0, lua = 0,
-             ready = 0;
+    uint64_t idle = 0, waiting = 0, in_flight = 0, connections = 0, lua = 0, ready = 0;
     for (uint32_t i = 0; i < shared->worker_count; i++) {
         const struct shared_worker *worker = &shared->workers[i];
-        sessions += worker->sessions;
         idle += worker->idle;
         waiting += worker->waiting;
         in_flight += worker->in_flight;
@@ -99,7 +97,8 @@ static void write_gauges(struct buffer *out, const struct shared *shared)
     write_gauge(out, "workers_ready", "Workers that serve", ready);
     write_gauge(out, "database_up", "1 if the database answered last", shared->database_up);
     write_gauge(out, "pool_max_sessions", "The most sessions there may be", shared->pool_max);
-    write_gauge(out, "pool_sessions", "Sessions open, opening or closing", sessions);
+    write_gauge(out, "pool_sessions", "Sessions open, opening or closing",
+                shared_count_sessions(shared));
     write_gauge(out, "pool_idle_sessions", "Sessions idle", idle);
     write_gauge(out, "pool_waiting", "Requests waiting for a session", waiting);
     write_gauge(out, "requests_in_flight", "Requests being handled", in_flight);

@@ -7,14 +7,15 @@
  *   LENT         -> IDLE        [pg_release]
  *   LENT         -> CLEANING    [pg_release]
  *   CLEANING     -> IDLE        [clean]
- *   any          -> CLOSING     [pg_close]
- *   any          -> CLOSED      [lost, finish_closing]
+ *   any          -> CLOSING     [pg_close, lost]
+ *   CLOSING      -> CLOSED      [finish_closing]
  *
  * A connection that is being cancelled must not be used before the cancel has returned: the request
  * to cancel is addressed to the backend, not to a statement, and would kill an innocent one. */
 #include "pg.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -29,8 +30,13 @@
 #include "log.h"
 #include "pg_target.h"
 
-/* How long cleaning may take before the session is thrown away. */
-enum { CLEANING_MS = 250, COMMIT_CLEANING_MS = 5000, CLOSING_MS = 5000 };
+/* How long cleaning may take before the session is thrown away. A COMMIT under way is waited for,
+ * be it that a standby has to confirm it: to close would not end it on the server. */
+enum { CLEANING_MS = 250, COMMIT_CLEANING_S = 600 };
+
+/* How long the server may take to close its end: when it does not answer others either, and at
+ * most. */
+enum { CLOSING_MS = 5000, LONGEST_CLOSING_S = 600 };
 
 /* Past this many prepared statements the session is replaced rather than grown. */
 enum { MOST_PREPARED = 2000 };
@@ -110,6 +116,72 @@ static void free_connection(struct pg *pg)
     pipeline_finish(&pg->pipeline);
 }
 
+static void finish_closing(struct pg *pg)
+{
+    int duplicate = pg->watch.fd;
+    loop_remove(pg->loop, &pg->watch);
+    if (duplicate >= 0) {
+        close(duplicate);
+    }
+    set_state(pg, PG_CLOSED);
+    pg->events->on_closed(pg);
+}
+
+static void on_farewell(struct watch *watch, uint32_t events)
+{
+    char rest[4096];
+    ssize_t n = recv(watch->fd, rest, sizeof rest, MSG_DONTWAIT);
+    if (n == 0 || (n < 0 && errno != EAGAIN)) {
+        finish_closing(list_entry((void *)watch, struct pg, watch));
+    }
+}
+
+static void on_farewell_timeout(struct timer *timer)
+{
+    struct pg *pg = pg_of_timer(timer);
+    uint64_t now = pg->loop->now;
+    if (now - pg->closing_since < SECONDS(LONGEST_CLOSING_S) && pg->watch.fd >= 0 &&
+        pg->events->server_answers(pg)) {
+        loop_arm(pg->loop, timer, now + MILLISECONDS(CLOSING_MS), on_farewell_timeout);
+    } else {
+        finish_closing(pg);
+    }
+}
+
+/* -1 if there is no connection any more, or there has never been one. */
+static int watch_farewell(struct pg *pg, int duplicate)
+{
+    if (duplicate < 0) {
+        return -1;
+    }
+    if (shutdown(duplicate, SHUT_WR) != 0 ||
+        loop_add(pg->loop, &pg->watch, duplicate, EPOLLIN | EPOLLRDHUP, on_farewell) != 0) {
+        close(duplicate);
+        return -1;
+    }
+    return 0;
+}
+
+/* The server's end closes when the backend has exited: seeing that on a duplicate of the socket is
+ * how we know that the session does not count against max_connections any more. */
+static void close_connection(struct pg *pg)
+{
+    int socket = pg->conn ? PQsocket(pg->conn) : -1;
+    int duplicate = socket >= 0 ? dup(socket) : -1;
+    free_connection(pg);
+    set_state(pg, PG_CLOSING);
+    pg->closing_since = pg->loop->now;
+    bool waits = watch_farewell(pg, duplicate) == 0;
+    uint64_t until = pg->loop->now + (waits ? MILLISECONDS(CLOSING_MS) : 0);
+    loop_arm(pg->loop, &pg->timer, until, on_farewell_timeout);
+}
+
+void pg_close(struct pg *pg)
+{
+    assert(pg->state != PG_LENT);
+    close_connection(pg);
+}
+
 static void mark_lost(struct list *runs)
 {
     struct list *item, *following;
@@ -127,25 +199,26 @@ static void finish_runs(struct list *finished)
     }
 }
 
-/* The session is gone without our doing. */
+/* The session is of no use any more without our doing. */
 static void lost(struct pg *pg, const struct error *err)
 {
     struct list failed;
     void (*on_lost)(struct pg *) = pg->state == PG_LENT ? pg->on_lost : NULL;
-    pg->failure = *err;
     list_init(&failed);
     if (pg->was_open) {
         pipeline_fail(&pg->pipeline, err);
         list_take(&failed, &pg->pipeline.finished);
         mark_lost(&failed);
     }
-    free_connection(pg);
-    set_state(pg, PG_CLOSED);
+    close_connection(pg);
     finish_runs(&failed);
     if (on_lost) {
         on_lost(pg);
     }
-    pg->events->on_closed(pg, &pg->failure);
+    pg->events->on_failed(pg, err);
+    if (pg->watch.fd < 0) {
+        finish_closing(pg);
+    }
 }
 
 /* libpq's messages end in a line feed and may have several lines. */
@@ -185,48 +258,6 @@ void pg_destroy(struct pg *pg)
         close(duplicate);
     }
     free(pg);
-}
-
-static void finish_closing(struct pg *pg)
-{
-    int duplicate = pg->watch.fd;
-    loop_remove(pg->loop, &pg->watch);
-    if (duplicate >= 0) {
-        close(duplicate);
-    }
-    set_state(pg, PG_CLOSED);
-    pg->events->on_closed(pg, &pg->failure);
-}
-
-static void on_farewell(struct watch *watch, uint32_t events)
-{
-    char rest[4096];
-    ssize_t n = recv(watch->fd, rest, sizeof rest, MSG_DONTWAIT);
-    if (n <= 0) {
-        finish_closing(list_entry((void *)watch, struct pg, watch));
-    }
-}
-
-static void on_farewell_timeout(struct timer *timer)
-{
-    finish_closing(pg_of_timer(timer));
-}
-
-/* The server's end closes when the backend has exited: seeing that on a duplicate of the socket is
- * how we know that the session does not count against max_connections any more. */
-void pg_close(struct pg *pg)
-{
-    assert(pg->state != PG_LENT);
-    int duplicate = pg->conn && pg->was_open ? dup(PQsocket(pg->conn)) : -1;
-    free_connection(pg);
-    set_state(pg, PG_CLOSING);
-    uint64_t until = pg->loop->now;
-    if (duplicate >= 0) {
-        shutdown(duplicate, SHUT_WR);
-        loop_add(pg->loop, &pg->watch, duplicate, EPOLLIN | EPOLLRDHUP, on_farewell);
-        until += MILLISECONDS(CLOSING_MS);
-    }
-    loop_arm(pg->loop, &pg->timer, until, on_farewell_timeout);
 }
 
 /* Reading and writing. */
@@ -440,8 +471,8 @@ bool pg_release(struct pg *pg, bool cancel)
         lost_later(pg);
         return false;
     }
-    int limit = cancel ? CLEANING_MS : COMMIT_CLEANING_MS;
-    loop_arm(pg->loop, &pg->timer, pg->loop->now + MILLISECONDS(limit), on_cleaning_timeout);
+    uint64_t limit = cancel ? MILLISECONDS(CLEANING_MS) : SECONDS(COMMIT_CLEANING_S);
+    loop_arm(pg->loop, &pg->timer, pg->loop->now + limit, on_cleaning_timeout);
     if (busy && cancel) {
         pg_cancel(pg);
     }

@@ -37,9 +37,14 @@ enum pg_state {
 struct pg_events {
     /* The session is IDLE: opened, or clean again. */
     void (*on_idle)(struct pg *pg);
-    /* The session is CLOSED, and gone from the server as far as one can know; `err` says why, with
-     * ERROR_NONE for a close that was asked for. The owner calls pg_destroy(). */
-    void (*on_closed)(struct pg *pg, const struct error *err);
+    /* It broke, or could not be opened: on_closed() follows. Not for a close that was asked for. */
+    void (*on_failed)(struct pg *pg, const struct error *err);
+    /* It has been CLOSING for long. True if the server answers others, so that it has only this one
+     * left to end; false if nothing is known of it. */
+    bool (*server_answers)(struct pg *pg);
+    /* The session is CLOSED, and gone from the server as far as one can know. The owner calls
+     * pg_destroy(). */
+    void (*on_closed)(struct pg *pg);
 };
 
 struct pg {
@@ -61,14 +66,15 @@ struct pg {
     void *holder;
     struct pg_lookup *lookup; /* what a helper thread is resolving; NULL when done */
     struct pg_cancel *cancel; /* the cancellation under way; NULL when done */
-    struct error failure;     /* why it ended */
     bool was_open;            /* it has been IDLE at least once */
     bool rolled_back;         /* CLEANING: ROLLBACK was sent */
     bool reset;               /* CLEANING: DISCARD ALL was sent */
     uint64_t reported;        /* hash of the settings that the server reports, as set up */
     uint64_t opened_at;       /* when it was first IDLE */
     uint64_t expires_at;      /* the pool's: max lifetime with jitter */
+    uint64_t left_at;         /* the pool's: when it was given back, or began to close */
     uint64_t idle_since;
+    uint64_t closing_since;
 };
 
 /* Begins to open a session, to be done by `deadline`. */

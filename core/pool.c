@@ -19,6 +19,15 @@ enum { BACKOFF_MS = 50, LONGEST_BACKOFF_MS = 800, HOUSEWORK_MS = 1000 };
  * milliseconds, and must not be done for every transaction. */
 enum { TURN_MS = 50 };
 
+/* A worker that has not used its last session for so long can spare it. */
+enum { SPARE_S = 1 };
+
+/* A session that is cleaned or closed for longer than this may be so for long. */
+enum { RETURN_MS = 300 };
+
+/* A server that answered this lately is there. */
+enum { ANSWERING_S = 5 };
+
 static void serve(struct pool *pool);
 static void on_housework(struct timer *timer);
 
@@ -26,6 +35,12 @@ static void list_move(struct list *head, struct pg *pg)
 {
     list_remove(&pg->link);
     list_prepend(head, &pg->link);
+}
+
+static void depart(struct pool *pool, struct pg *pg)
+{
+    list_move(&pool->leaving, pg);
+    pg->left_at = pool->loop->now;
 }
 
 static bool is_alive(const struct pool *pool)
@@ -85,6 +100,14 @@ static void fail_waiters(struct pool *pool)
 
 /* Permits. */
 
+/* The last session is kept for a while: to give it up would be to starve next. */
+static bool can_spare(const struct pool *pool)
+{
+    const struct pg *last = list_entry(pool->idle.prev, struct pg, link);
+    return !list_is_empty(&pool->idle) &&
+           (list_length(&pool->idle) > 1 || last->idle_since + SECONDS(SPARE_S) <= pool->loop->now);
+}
+
 /* True if a session of ours should go to another worker. */
 static bool must_give_up(const struct pool *pool)
 {
@@ -92,8 +115,7 @@ static bool must_give_up(const struct pool *pool)
     if (shared_others_starve(pool->shared, pool->slot, &since)) {
         return list_is_empty(&pool->waiters) || since + MILLISECONDS(TURN_MS) < pool->loop->now;
     }
-    /* The last session is kept: to give it up would be to starve next. */
-    return list_is_empty(&pool->waiters) && list_length(&pool->idle) > 1 &&
+    return list_is_empty(&pool->waiters) && can_spare(pool) &&
            shared_others_want(pool->shared, pool->slot);
 }
 
@@ -114,8 +136,14 @@ static bool has_sessions(const struct pool *pool)
             return true;
         }
     }
-    return !list_is_empty(&pool->idle) || !list_is_empty(&pool->opening) ||
-           !list_is_empty(&pool->leaving);
+    const struct list *leaving = &pool->leaving;
+    for (const struct list *item = leaving->next; item != leaving; item = item->next) {
+        const struct pg *pg = list_entry((void *)item, struct pg, link);
+        if (pg->left_at + MILLISECONDS(RETURN_MS) > pool->loop->now) {
+            return true;
+        }
+    }
+    return !list_is_empty(&pool->idle) || !list_is_empty(&pool->opening);
 }
 
 /* Tells the other workers what this one lacks. Those that let it pass look again when it is served.
@@ -137,14 +165,42 @@ static void tell_need(struct pool *pool)
 /* Sessions coming and going. */
 
 static void on_idle(struct pg *pg);
-static void on_closed(struct pg *pg, const struct error *err);
-static const struct pg_events pool_events = {.on_idle = on_idle, .on_closed = on_closed};
+static void on_failed(struct pg *pg, const struct error *err);
+static bool server_answers(struct pg *pg);
+static void on_closed(struct pg *pg);
+
+static const struct pg_events pool_events = {
+    .on_idle = on_idle,
+    .on_failed = on_failed,
+    .server_answers = server_answers,
+    .on_closed = on_closed,
+};
 
 static void on_retry(struct timer *timer);
 
+static void on_burial(struct timer *timer)
+{
+    serve(list_entry((void *)timer, struct pool, burial));
+}
+
+static bool take_permit(struct pool *pool)
+{
+    if (must_let_pass(pool)) {
+        return false;
+    }
+    if (shared_take_session(pool->shared, pool->slot)) {
+        return true;
+    }
+    uint64_t next = shared_next_permit(pool->shared);
+    if (next != DEADLINE_NEVER) {
+        loop_arm(pool->loop, &pool->burial, next, on_burial);
+    }
+    return false;
+}
+
 static bool open_session(struct pool *pool)
 {
-    if (must_let_pass(pool) || !shared_take_session(pool->shared, pool->slot)) {
+    if (!take_permit(pool)) {
         return false;
     }
     struct pg *pg = pg_open(pool->loop, pool->helper, pool->target, &pool_events, pool,
@@ -155,7 +211,7 @@ static bool open_session(struct pool *pool)
 
 static void retire(struct pool *pool, struct pg *pg)
 {
-    list_move(&pool->leaving, pg);
+    depart(pool, pg);
     pg_close(pg);
     publish(pool);
 }
@@ -221,6 +277,7 @@ static void on_retry(struct timer *timer)
 static void on_idle(struct pg *pg)
 {
     struct pool *pool = pg->owner;
+    pool->answered_at = pool->loop->now;
     if (pg->expires_at == 0) {
         uint64_t lifetime = pool->options.max_lifetime;
         pg->expires_at = pg->opened_at + lifetime - jitter(lifetime / 10);
@@ -235,22 +292,33 @@ static void on_idle(struct pg *pg)
     serve(pool);
 }
 
-static void on_closed(struct pg *pg, const struct error *err)
+static void on_failed(struct pg *pg, const struct error *err)
 {
     struct pool *pool = pg->owner;
-    bool opened = pg->was_open;
-    struct error reason = *err;
-    list_remove(&pg->link);
-    counter_add(pool->slot, pool_closes_total, opened);
-    pg_destroy(pg);
-    shared_return_session(pool->shared, pool->slot);
-    if (!opened && reason.code != ERROR_NONE) {
-        note_failure(pool, &reason);
-    } else if (reason.code != ERROR_NONE && !is_alive(pool) && list_is_empty(&pool->opening)) {
+    depart(pool, pg);
+    if (!pg->was_open) {
+        note_failure(pool, err);
+    } else if (!is_alive(pool) && list_is_empty(&pool->opening)) {
         /* Find out at once whether the database is there, rather than on the next request. */
-        log_event(LOG_WARN, "session lost", "%s", reason.message);
+        log_event(LOG_WARN, "session lost", "%s", err->message);
         loop_arm(pool->loop, &pool->retry, pool->loop->now, on_retry);
     }
+}
+
+/* What has answered since the last look will not have gone away meanwhile. */
+static bool server_answers(struct pg *pg)
+{
+    const struct pool *pool = pg->owner;
+    return pool->answered_at + SECONDS(ANSWERING_S) > pool->loop->now;
+}
+
+static void on_closed(struct pg *pg)
+{
+    struct pool *pool = pg->owner;
+    list_remove(&pg->link);
+    counter_add(pool->slot, pool_closes_total, pg->was_open);
+    pg_destroy(pg);
+    shared_return_session(pool->shared, pool->slot);
     serve(pool);
 }
 
@@ -323,7 +391,7 @@ void pool_release(struct pool *pool, struct pg *pg, bool cancel)
     if (cancel) {
         counter_add(pool->slot, cancels_total, !pipeline_is_idle(&pg->pipeline));
     }
-    list_move(&pool->leaving, pg);
+    depart(pool, pg);
     if (pg_release(pg, cancel)) {
         on_idle(pg);
     } else {
@@ -333,7 +401,7 @@ void pool_release(struct pool *pool, struct pg *pg, bool cancel)
 
 void pool_lost(struct pool *pool, struct pg *pg)
 {
-    list_move(&pool->leaving, pg);
+    depart(pool, pg);
 }
 
 void pool_attend(struct pool *pool)
@@ -414,6 +482,7 @@ void pool_finish(struct pool *pool)
     assert(list_is_empty(&pool->lent));
     loop_disarm(pool->loop, &pool->retry);
     loop_disarm(pool->loop, &pool->housework);
+    loop_disarm(pool->loop, &pool->burial);
     destroy_all(pool, &pool->opening);
     destroy_all(pool, &pool->idle);
     destroy_all(pool, &pool->leaving);

@@ -45,7 +45,8 @@ struct pool {
     uint64_t backoff;       /* microseconds until the next attempt */
     struct timer retry;     /* the next attempt */
     struct timer housework; /* lifetimes, idle times, the minimum */
-    bool closing;
+    struct timer burial;    /* permits of a dead worker return */
+    uint64_t answered_at;   /* when a session was last opened, or came back whole */
 };
 
 /* One who waits for a connection. Embedded. */

@@ -125,6 +125,29 @@ bool shared_take_session(struct shared *shared, struct shared_worker *worker)
     return taken;
 }
 
+uint32_t shared_count_sessions(struct shared *shared)
+{
+    lock(shared);
+    uint32_t count = count_sessions(shared);
+    unlock(shared);
+    return count;
+}
+
+uint64_t shared_next_permit(struct shared *shared)
+{
+    uint64_t next = DEADLINE_NEVER;
+    uint64_t now = clock_now();
+    lock(shared);
+    for (uint32_t i = 0; i < shared->worker_count; i++) {
+        const struct shared_worker *worker = &shared->workers[i];
+        if (worker->ghosts > 0 && now < worker->ghosts_until && worker->ghosts_until < next) {
+            next = worker->ghosts_until;
+        }
+    }
+    unlock(shared);
+    return next;
+}
+
 /* All others are woken rather than those that say they starve: one whose attempt has just failed
  * may not have said so yet. Sessions are returned seldom, so this costs little. */
 void shared_return_session(struct shared *shared, struct shared_worker *worker)

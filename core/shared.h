@@ -91,6 +91,12 @@ void shared_destroy(struct shared *shared);
 /* Takes one of `pool_max` permits for a session. False if there is none. */
 bool shared_take_session(struct shared *shared, struct shared_worker *worker);
 
+/* How many of the permits are out, those of dead workers included. */
+uint32_t shared_count_sessions(struct shared *shared);
+
+/* When the next permit of a dead worker returns by itself; DEADLINE_NEVER if none will. */
+uint64_t shared_next_permit(struct shared *shared);
+
 /* Gives one back; wakes the other workers if it was the last there was. */
 void shared_return_session(struct shared *shared, struct shared_worker *worker);
 

@@ -50,7 +50,7 @@ bool pg_release(struct pg *pg, bool cancel)
 
 bool pg_is_worn(const struct pg *pg)
 {
-    return pg->failure.code != ERROR_NONE;
+    return pg->pipeline.retire;
 }
 
 void pg_close(struct pg *pg)
@@ -182,7 +182,10 @@ static void close_session(struct pg *pg, enum error_code code)
     error_set(&err, code, "%s", "as the story says");
     if (pg) {
         pg->state = PG_CLOSED;
-        pg->events->on_closed(pg, &err);
+        if (code != ERROR_NONE) {
+            pg->events->on_failed(pg, &err);
+        }
+        pg->events->on_closed(pg);
     }
 }
 
@@ -257,7 +260,7 @@ static void take_step(char verb)
         close_session(find(PG_CLOSING), ERROR_NONE);
         break;
     case 'w': /* worn: will not be used again */
-        find(PG_LENT)->failure.code = ERROR_UNAVAILABLE;
+        find(PG_LENT)->pipeline.retire = true;
         break;
     case '?':
         attend();
@@ -386,6 +389,13 @@ static const struct {
 
     {"who is granted may give back at once", 1, "+a o *b +b +c -a", "abc", "l1 |"},
     {"all of them", 1, "*a *b *c +a +b +c o", "abc", "i1 |"},
+
+    {"a worker's last session is not for one that has others", 2, "1 +a o -a 2 +b o +c 1 ? = @500",
+     "ab=", "i1 | l1 w1"},
+    {"but when it was not used for a second", 2, "1 +a o -a 2 +b o +c = @1100 1 z 2 ? o", "ab=c",
+     "| l2"},
+    {"a worker whose session leaves for long starves", 2,
+     "1 +a o -a 2 +b o ~b = @400 +c 1 ? z 2 ? o", "ab=c", "| l1 g1"},
 
     {"the database is away: nobody waits for it", 2, "+a +b f", "a!b!", "|"},
     {"nor who comes later", 2, "+a f +b = @0", "a!=b!", "|"},
