@@ -1,6 +1,4 @@
-/* Statements and transactions in Lua. A handle is a userdata with a pointer to the script_tx in the
- * request's arena, set to NULL when the transaction ends: C owns the transaction, Lua only points.
- */
+/* Statements and transactions in Lua. */
 #include "bind_db.h"
 
 #include <string.h>
@@ -9,44 +7,18 @@
 #include <lua.h>
 
 #include "batch.h"
+#include "bind_copy.h"
 #include "bind_error.h"
 #include "bind_queue.h"
 #include "bind_row.h"
 #include "bind_rows.h"
+#include "bind_tx.h"
 #include "error.h"
 #include "handling.h"
 #include "request.h"
 #include "vm.h"
 
-static const char type_name[] = "moonpool.tx";
-
 enum { TABLE_NAME_SIZE = 64, MOST_SLEEP_S = 3600 };
-
-/* Handles. */
-
-static struct script_tx *check_open(lua_State *L)
-{
-    struct script_tx **handle = luaL_checkudata(L, 1, type_name);
-    if (!*handle) {
-        luaL_error(L, "this transaction has ended: it cannot be used any more");
-    }
-    struct script_tx *script_tx = *handle;
-    if (script_tx->handling != handling_of(L)) {
-        luaL_error(L, "this transaction belongs to another request");
-    }
-    return script_tx;
-}
-
-static struct script_tx *check_usable(lua_State *L)
-{
-    struct script_tx *script_tx = check_open(L);
-    if (script_tx->tx.failed) {
-        luaL_error(L,
-                   "a statement of this transaction has failed (%s): only a rollback is possible",
-                   script_tx->tx.error.message);
-    }
-    return script_tx;
-}
 
 /* The statements of this request that stand for themselves. Inside a transaction they would need a
  * second connection while the first is held, which is how pools deadlock. */
@@ -68,13 +40,6 @@ static struct script_tx *statements_of(lua_State *L)
 }
 
 /* Results. */
-
-static void raise_failure(lua_State *L, struct script_tx *script_tx)
-{
-    if (script_tx->tx.error.code != ERROR_NONE) {
-        bind_error_raise(L, &script_tx->tx.error);
-    }
-}
 
 static struct batch_item *last_item(struct script_tx *script_tx)
 {
@@ -153,7 +118,7 @@ static lua_KContext pack(struct script_tx *script_tx, enum reading reading)
 static int go_on(lua_State *L, int status, lua_KContext context)
 {
     struct script_tx *script_tx = (struct script_tx *)(context & ~(lua_KContext)3);
-    raise_failure(L, script_tx);
+    bind_tx_raise_failure(L, script_tx);
     return readers[context & 3](L, script_tx);
 }
 
@@ -186,34 +151,34 @@ static int send_queued(lua_State *L, struct script_tx *script_tx)
 
 static int tx_query(lua_State *L)
 {
-    return queue_and_send(L, check_usable(L), READ_ROWS);
+    return queue_and_send(L, bind_tx_check_usable(L), READ_ROWS);
 }
 
 static int tx_query_row(lua_State *L)
 {
-    return queue_and_send(L, check_usable(L), READ_ROW);
+    return queue_and_send(L, bind_tx_check_usable(L), READ_ROW);
 }
 
 static int tx_exec(lua_State *L)
 {
-    return queue_and_send(L, check_usable(L), READ_COUNT);
+    return queue_and_send(L, bind_tx_check_usable(L), READ_COUNT);
 }
 
 static int tx_queue(lua_State *L)
 {
-    bind_queue(L, check_usable(L));
+    bind_queue(L, bind_tx_check_usable(L));
     return 0;
 }
 
 static int tx_send_batch(lua_State *L)
 {
-    return send_queued(L, check_usable(L));
+    return send_queued(L, bind_tx_check_usable(L));
 }
 
 /* tx:open(): BEGIN and what comes with it now, rather than with the first statement. */
 static int tx_open(lua_State *L)
 {
-    struct script_tx *script_tx = check_usable(L);
+    struct script_tx *script_tx = bind_tx_check_usable(L);
     vm_check_wait(L);
     tx_batch(&script_tx->tx);
     return send(L, script_tx, READ_ALL);
@@ -223,16 +188,16 @@ static int go_on_commit(lua_State *L, int status, lua_KContext context)
 {
     struct script_tx *script_tx = (struct script_tx *)context;
     struct error err = script_tx->tx.error;
-    script_tx_end(script_tx);
+    script_tx_end(script_tx, err.code == ERROR_NONE ? "was committed" : "was rolled back");
     return err.code == ERROR_NONE ? 0 : bind_error_raise(L, &err);
 }
 
 static int tx_commit_method(lua_State *L)
 {
-    struct script_tx *script_tx = check_usable(L);
+    struct script_tx *script_tx = bind_tx_check_usable(L);
     vm_check_wait(L);
     if (tx_commit(&script_tx->tx, handling_on_tx)) {
-        script_tx_end(script_tx);
+        script_tx_end(script_tx, "was committed");
         return 0;
     }
     return handling_wait(L, script_tx->handling, &script_tx->tx, go_on_commit,
@@ -242,9 +207,8 @@ static int tx_commit_method(lua_State *L)
 /* Nobody waits for the rollback: the connection is cleaned behind the scenes. */
 static int tx_rollback(lua_State *L)
 {
-    struct script_tx **handle = luaL_checkudata(L, 1, type_name);
-    if (*handle) {
-        script_tx_end(check_open(L));
+    if (bind_tx_find(L)) {
+        script_tx_end(bind_tx_check_open(L), "was rolled back");
     }
     return 0;
 }
@@ -253,7 +217,7 @@ static int tx_rollback(lua_State *L)
  * allowed. What was queued and not sent is forgotten with the savepoint. */
 static int tx_recover(lua_State *L)
 {
-    struct script_tx *script_tx = check_open(L);
+    struct script_tx *script_tx = bind_tx_check_open(L);
     struct tx *tx = &script_tx->tx;
     if (tx->state != TX_OPEN) {
         return luaL_error(L, "this transaction is lost: it cannot go back to a savepoint");
@@ -261,16 +225,6 @@ static int tx_recover(lua_State *L)
     tx->failed = false;
     tx->collecting = false;
     return queue_and_send(L, script_tx, READ_COUNT);
-}
-
-static int tx_close(lua_State *L)
-{
-    struct script_tx **handle = luaL_checkudata(L, 1, type_name);
-    if (*handle) {
-        (*handle)->handle = NULL;
-        *handle = NULL;
-    }
-    return 0;
 }
 
 static const luaL_Reg tx_methods[] = {
@@ -355,17 +309,10 @@ static int begin(lua_State *L)
         .deferrable = get_flag(L, "deferrable"),
         .serialize = get_serialize(L, arena),
     };
-    struct script_tx **handle = lua_newuserdatauv(L, sizeof *handle, 0);
-    *handle = NULL;
-    luaL_setmetatable(L, type_name);
-    struct script_tx *script_tx = arena_zalloc(arena, sizeof *script_tx);
-    script_tx->where = bind_queue_place(L, handling);
-    script_tx->handling = handling;
-    script_tx->handle = handle;
+    struct script_tx *script_tx = bind_tx_push(L, handling);
     tx_init(&script_tx->tx, handling->runner->database, &options, handling->request->deadline,
             &handling->request->times);
     list_append(&handling->transactions, &script_tx->link);
-    *handle = script_tx;
     return 1;
 }
 
@@ -423,15 +370,9 @@ static const luaL_Reg functions[] = {
 int bind_db_open(lua_State *L)
 {
     luaL_newlib(L, functions);
-    luaL_newmetatable(L, type_name);
-    lua_pushcfunction(L, tx_close);
-    lua_setfield(L, -2, "__gc");
     luaL_newlib(L, tx_methods);
-    lua_pushvalue(L, -1);
-    lua_setfield(L, -3, "__index");
-    lua_setfield(L, -3, "tx");
-    lua_pushliteral(L, "moonpool.tx");
-    lua_setfield(L, -2, "__metatable");
-    lua_pop(L, 1);
+    bind_copy_open(L);
+    bind_tx_open(L);
+    lua_setfield(L, -2, "tx");
     return 1;
 }

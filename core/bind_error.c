@@ -38,6 +38,10 @@ void bind_error_push(lua_State *L, const struct error *err)
         lua_pushinteger(L, (lua_Integer)err->item);
         lua_setfield(L, -2, "item");
     }
+    if (err->row > 0) {
+        lua_pushinteger(L, (lua_Integer)err->row);
+        lua_setfield(L, -2, "row");
+    }
     bind_error_mark(L);
 }
 
@@ -73,9 +77,9 @@ static lua_Integer get_integer(lua_State *L, int index, const char *field)
 /* Members of the problem document that are not a script's to add. */
 static bool is_reserved(const char *name)
 {
-    static const char *const names[] = {"type",     "title",      "status",
-                                        "detail",   "instance",   "request_id",
-                                        "sqlstate", "constraint", "item"};
+    static const char *const names[] = {"type",     "title",      "status",   "detail",
+                                        "instance", "request_id", "sqlstate", "constraint",
+                                        "item",     "row"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         if (strcmp(names[i], name) == 0) {
             return true;
@@ -128,6 +132,7 @@ bool bind_error_read(lua_State *L, int index, struct error *err, struct buffer *
     get_text(L, index, "statement", err->statement, sizeof err->statement);
     get_text(L, index, "where", err->where, sizeof err->where);
     err->item = (size_t)get_integer(L, index, "item");
+    err->row = (size_t)get_integer(L, index, "row");
     int status = (int)get_integer(L, index, "status");
     bool sane = status >= 400 && status <= 599;
     err->status = sane && status != error_kind(err->code)->status ? status : 0;

@@ -13,7 +13,7 @@ struct lua_State;
 void bind_error_open(struct lua_State *L);
 
 /* Pushes the table: code, status, message and, where known, sqlstate, constraint, statement, item,
- * where. */
+ * row, where. */
 void bind_error_push(struct lua_State *L, const struct error *err);
 
 /* Raises it. */

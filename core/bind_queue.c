@@ -10,6 +10,7 @@
 #include "batch.h"
 #include "bind_error.h"
 #include "bind_json.h"
+#include "bind_place.h"
 #include "bulk.h"
 #include "error.h"
 #include "handling.h"
@@ -82,7 +83,7 @@ static bool wants_array(lua_State *L, int index, uint32_t type)
     return class == PGTYPE_ARRAY || (class != PGTYPE_JSON && type == 0 && lua_rawlen(L, index) > 0);
 }
 
-static void encode_table(lua_State *L, int index, uint32_t type, struct handling *handling)
+void bind_queue_encode(lua_State *L, int index, uint32_t type, struct handling *handling)
 {
     if (wants_array(L, index, type)) {
         handling->scratch.length = 0;
@@ -99,10 +100,9 @@ static int set_text(struct parameter *parameter, uint32_t type, struct batch *ba
     return pgtype_from_text(parameter, type, copy, length, err);
 }
 
-/* json.null is SQL NULL too. */
-static bool is_null(lua_State *L, int index)
+bool bind_queue_is_null(lua_State *L, int index)
 {
-    return lua_islightuserdata(L, index) && !lua_touserdata(L, index);
+    return lua_isnil(L, index) || (lua_islightuserdata(L, index) && !lua_touserdata(L, index));
 }
 
 static int set_parameter(lua_State *L, int index, uint32_t type, struct parameter *parameter,
@@ -110,7 +110,7 @@ static int set_parameter(lua_State *L, int index, uint32_t type, struct paramete
 {
     size_t length;
     const char *text;
-    if (lua_isnil(L, index) || is_null(L, index)) {
+    if (bind_queue_is_null(L, index)) {
         return 0;
     }
     switch (lua_type(L, index)) {
@@ -127,7 +127,7 @@ static int set_parameter(lua_State *L, int index, uint32_t type, struct paramete
         return set_text(parameter, type, batch, text, length, err);
     case LUA_TTABLE:
     case LUA_TLIGHTUSERDATA: /* json.empty_array */
-        encode_table(L, index, type, handling);
+        bind_queue_encode(L, index, type, handling);
         return set_text(parameter, type, batch, handling->scratch.data, handling->scratch.length,
                         err);
     default:
@@ -171,19 +171,6 @@ static void raise_at_item(lua_State *L, const struct batch *batch, const struct 
     bind_error_raise(L, err);
 }
 
-/* The script's line that made this call. */
-static void find_caller(lua_State *L, lua_Debug *caller)
-{
-    for (int level = 1; lua_getstack(L, level, caller); level++) {
-        lua_getinfo(L, "Sl", caller);
-        if (caller->currentline > 0 && *caller->source == '@') {
-            return;
-        }
-    }
-    strcpy(caller->short_src, "?");
-    caller->currentline = 0;
-}
-
 /* Makes the values from index 3 on into `parameters`. */
 static int set_parameters(lua_State *L, struct script_tx *script_tx, struct batch *batch,
                           struct batch_item *item, struct parameter *parameters, struct error *err)
@@ -221,7 +208,7 @@ static void queue_row(lua_State *L, struct script_tx *script_tx, struct batch *b
     struct batch_item *item = open_bulk(batch, statement, count);
     if (!item) {
         lua_Debug caller;
-        find_caller(L, &caller);
+        bind_place_find(L, &caller);
         item = batch_add(batch, statement, (uint16_t)count, caller.short_src, caller.currentline);
         item->bulk = bulk_create(statement, (uint16_t)count);
     }
@@ -237,7 +224,7 @@ static void queue_statement(lua_State *L, struct script_tx *script_tx, struct ba
 {
     struct error err;
     lua_Debug caller;
-    find_caller(L, &caller);
+    bind_place_find(L, &caller);
     struct batch_item *item =
         batch_add(batch, statement, (uint16_t)count, caller.short_src, caller.currentline);
     /* Not part of the batch before it is whole: a bad parameter raises. */
@@ -260,14 +247,4 @@ void bind_queue(lua_State *L, struct script_tx *script_tx)
     } else {
         queue_statement(L, script_tx, batch, statement, count);
     }
-}
-
-const char *bind_queue_place(lua_State *L, struct handling *handling)
-{
-    lua_Debug caller;
-    const struct route *route = handling->request->match.target;
-    find_caller(L, &caller);
-    return caller.currentline > 0 ? arena_printf(&handling->request->arena, "%s:%d",
-                                                 caller.short_src, caller.currentline)
-                                  : route->where;
 }

@@ -2,6 +2,9 @@
 #ifndef MOONPOOL_BIND_QUEUE_H
 #define MOONPOOL_BIND_QUEUE_H
 
+#include <stdbool.h>
+#include <stdint.h>
+
 struct handling;
 struct lua_State;
 struct script_tx;
@@ -10,8 +13,11 @@ struct script_tx;
  * raises, with nothing appended, if there is no such statement or a parameter does not fit. */
 void bind_queue(struct lua_State *L, struct script_tx *script_tx);
 
-/* The script's line that made the running call, "file:line", in the request's arena; the route's if
- * a tail call left no frame. */
-const char *bind_queue_place(struct lua_State *L, struct handling *handling);
+/* True for nil and json.null, which both are SQL NULL. */
+bool bind_queue_is_null(struct lua_State *L, int index);
+
+/* Leaves the table at `index` in the handling's scratch buffer as the text of an array or of JSON,
+ * whichever a value of `type` is. */
+void bind_queue_encode(struct lua_State *L, int index, uint32_t type, struct handling *handling);
 
 #endif

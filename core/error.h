@@ -55,6 +55,7 @@ struct error {
     char where[128];     /* file:line that caused it, or empty */
     char statement[64];  /* name of the statement that failed, or empty */
     size_t item;         /* 1-based index of the failed statement in its batch, 0 if none */
+    size_t row;          /* 1-based row of copy_from or of a :bulk statement, 0 if none is known */
 };
 
 /* The row of the table for `code`. */

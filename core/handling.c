@@ -48,12 +48,14 @@ static void make_ready(struct handling *handling)
 
 /* Transactions. */
 
-void script_tx_end(struct script_tx *script_tx)
+void script_tx_end(struct script_tx *script_tx, const char *how)
 {
     tx_finish(&script_tx->tx);
+    copytext_finish(&script_tx->copy);
     list_remove(&script_tx->link);
     if (script_tx->handle) {
-        *script_tx->handle = NULL;
+        script_tx->handle->script_tx = NULL;
+        script_tx->handle->end = how;
         script_tx->handle = NULL;
     }
 }
@@ -70,7 +72,7 @@ static void end_transactions(struct handling *handling, bool forgotten)
                      "it was rolled back: end it by tx:commit() or tx:rollback()");
             log_end(&line);
         }
-        script_tx_end(open);
+        script_tx_end(open, "ended with its request");
     }
     if (handling->statements.handling) {
         tx_finish(&handling->statements.tx);
@@ -148,6 +150,9 @@ static void log_failure(const struct handling *handling, const struct error *err
     if (err->item > 0) {
         log_int(&line, "item", (int64_t)err->item);
     }
+    if (err->row > 0) {
+        log_int(&line, "row", (int64_t)err->row);
+    }
     if (*traceback) {
         log_text(&line, "traceback", traceback);
     }
@@ -181,6 +186,9 @@ static void fail(struct handling *handling, struct error *err, const char *trace
     hide_internals(handling, err);
     if (err->item > 0) {
         buffer_printf(extra, ",\"item\":%zu", err->item);
+    }
+    if (err->row > 0) {
+        buffer_printf(extra, ",\"row\":%zu", err->row);
     }
     buffer_append_char(extra, '\0');
     end(handling, false);

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "buffer.h"
+#include "copytext.h"
 #include "generation.h"
 #include "list.h"
 #include "loop.h"
@@ -50,13 +51,24 @@ struct holding {
 
 enum handling_state { HANDLING_READY, HANDLING_RUNNING, HANDLING_WAITING, HANDLING_DONE };
 
+enum { PLACE_SIZE = 128 }; /* of "file:line" */
+
+/* What Lua holds of a transaction; it may outlive it. */
+struct tx_handle {
+    struct script_tx *script_tx; /* NULL once it has ended */
+    const char *end;             /* static; how it ended: "was committed" */
+    char where[PLACE_SIZE];      /* file:line that began it */
+};
+
 /* A transaction that a script has in hand. In the request's arena. */
 struct script_tx {
     struct tx tx;
     struct list link; /* in handling.transactions */
     struct handling *handling;
-    struct script_tx **handle; /* the userdata; NULL once Lua has collected it */
-    const char *where;         /* arena; file:line that began it */
+    struct tx_handle *handle;    /* the userdata; NULL once Lua has collected it */
+    const char *where;           /* arena; file:line that began it */
+    struct copytext copy;        /* of the last copy_from */
+    char copy_where[PLACE_SIZE]; /* file:line of it */
 };
 
 /* In the request's arena. */
@@ -119,7 +131,8 @@ void handling_stop_waiting(struct handling *handling);
 int handling_sleep(struct lua_State *L, struct handling *handling, uint64_t duration,
                    int (*k)(struct lua_State *L, int status, intptr_t context));
 
-/* Ends a transaction that is over, or not wanted any more (rolled back then). */
-void script_tx_end(struct script_tx *script_tx);
+/* Ends a transaction that is over, or not wanted any more (rolled back then). `how` is what a
+ * script is told that uses it yet: "was committed". */
+void script_tx_end(struct script_tx *script_tx, const char *how);
 
 #endif

@@ -109,7 +109,8 @@ static void refuse(struct load_check *check, const struct batch_item *item)
 }
 
 /* Sent along so that the database is asked even where there are no statements. */
-static const struct statement probe = {.sql = "select 1", .kind = STATEMENT_MANY, .key = 2};
+static const struct statement probe = {
+    .sql = "select 1", .kind = STATEMENT_MANY, .key = STATEMENT_KEY_PROBE};
 
 static void take_description(struct generation *generation, const struct batch_item *item)
 {

@@ -199,6 +199,19 @@ static void finish_runs(struct list *finished)
     }
 }
 
+/* The run of a COPY under way, if there is one, after its connection broke. */
+static struct copy_run *lose_copy(struct pg *pg, const struct error *err)
+{
+    struct copy_run *run = pg->copy.state == COPY_NONE ? NULL : pg->copy.run;
+    pg->copy.state = COPY_NONE;
+    if (run) {
+        run->over = true;
+        run->lost = true;
+        run->error = *err;
+    }
+    return run;
+}
+
 /* The session is of no use any more without our doing. */
 static void lost(struct pg *pg, const struct error *err)
 {
@@ -210,8 +223,12 @@ static void lost(struct pg *pg, const struct error *err)
         list_take(&failed, &pg->pipeline.finished);
         mark_lost(&failed);
     }
+    struct copy_run *copying = lose_copy(pg, err);
     close_connection(pg);
     finish_runs(&failed);
+    if (copying) {
+        copying->turned(copying);
+    }
     if (on_lost) {
         on_lost(pg);
     }
@@ -319,6 +336,82 @@ void pg_abandon(struct pg *pg, struct pg_run *run)
     }
 }
 
+/* COPY. */
+
+void pg_copy_start(struct pg *pg, struct copy_run *run, const char *sql)
+{
+    assert(pg->state == PG_LENT && pipeline_is_idle(&pg->pipeline));
+    if (copy_start(&pg->copy, pg->conn, run, sql) != 0) {
+        lost_later(pg);
+        return;
+    }
+    pg_flush(pg);
+}
+
+/* The server's answer may have been taken in already: it is to be looked at without waiting for
+ * more to come. */
+static void look_at_answer(struct pg *pg)
+{
+    pg_flush(pg);
+    loop_change(pg->loop, &pg->watch, EPOLLIN | EPOLLOUT);
+}
+
+static bool has_output(const struct pg *pg)
+{
+    return (pg->watch.events & EPOLLOUT) != 0;
+}
+
+bool pg_copy_feed(struct pg *pg, const char *rows, size_t length)
+{
+    assert(pg->state == PG_LENT && pg->copy.state == COPY_FEEDING);
+    if (copy_feed(&pg->copy, rows, length) != 0) {
+        lost_later(pg);
+        return false;
+    }
+    pg_flush(pg);
+    return !has_output(pg);
+}
+
+void pg_copy_end(struct pg *pg, const char *refusal)
+{
+    assert(pg->state == PG_LENT && pg->copy.state == COPY_FEEDING);
+    if (copy_end(&pg->copy, refusal) != 0) {
+        lost_later(pg);
+        return;
+    }
+    look_at_answer(pg);
+}
+
+/* Writes what is left, and takes in what came. False if the session is lost. */
+static bool turn_copy(struct pg *pg, uint32_t events)
+{
+    bool readable = (events & ~(uint32_t)EPOLLOUT) != 0;
+    bool alive = !readable || PQconsumeInput(pg->conn);
+    for (PGnotify *note = PQnotifies(pg->conn); note; note = PQnotifies(pg->conn)) {
+        pg->copy.notices++;
+        PQfreemem(note);
+    }
+    bool feeding = pg->copy.state == COPY_FEEDING;
+    if (((readable || !feeding) && copy_read(&pg->copy) != 0) || !alive) {
+        lost_with_message(pg, "the connection to PostgreSQL was lost");
+        return false;
+    }
+    pg->pipeline.retire = pg->pipeline.retire || pg->copy.retire;
+    pg_flush(pg);
+    return true;
+}
+
+static void read_copy(struct pg *pg, uint32_t events)
+{
+    struct copy_run *run = pg->copy.run;
+    if (!turn_copy(pg, events)) {
+        return;
+    }
+    if (run->over || (pg->copy.state == COPY_FEEDING && !has_output(pg))) {
+        run->turned(run);
+    }
+}
+
 static int abandon_all(struct pipeline *pipeline)
 {
     int code = 0;
@@ -384,6 +477,11 @@ bool pg_is_worn(const struct pg *pg)
            PQstatus(pg->conn) != CONNECTION_OK;
 }
 
+static bool is_at_rest(const struct pg *pg)
+{
+    return pipeline_is_idle(&pg->pipeline) && pg->copy.state == COPY_NONE;
+}
+
 static uint64_t hash_reported(const struct pg *pg)
 {
     uint64_t hash = HASH_START;
@@ -402,8 +500,7 @@ static bool has_traces(const struct pg *pg)
 /* One that will be closed need not be reset before. */
 static bool is_clean(const struct pg *pg)
 {
-    return !pg->cancel && pipeline_is_idle(&pg->pipeline) &&
-           PQtransactionStatus(pg->conn) == PQTRANS_IDLE &&
+    return !pg->cancel && is_at_rest(pg) && PQtransactionStatus(pg->conn) == PQTRANS_IDLE &&
            (pg->pipeline.retire || !has_traces(pg));
 }
 
@@ -436,7 +533,7 @@ static void flush_own(struct pg *pg, int code)
 /* One step towards IDLE, taken whenever something has come back. */
 static void clean(struct pg *pg)
 {
-    if (pg->cancel || !pipeline_is_idle(&pg->pipeline)) {
+    if (pg->cancel || !is_at_rest(pg)) {
         return;
     }
     if (is_clean(pg)) {
@@ -465,9 +562,9 @@ bool pg_release(struct pg *pg, bool cancel)
         set_state(pg, PG_IDLE);
         return true;
     }
-    bool busy = !pipeline_is_idle(&pg->pipeline);
+    bool busy = !is_at_rest(pg);
     pg->state = PG_CLEANING;
-    if (abandon_all(&pg->pipeline) != 0 || losing) {
+    if (abandon_all(&pg->pipeline) != 0 || copy_abandon(&pg->copy) != 0 || losing) {
         lost_later(pg);
         return false;
     }
@@ -476,7 +573,11 @@ bool pg_release(struct pg *pg, bool cancel)
     if (busy && cancel) {
         pg_cancel(pg);
     }
-    pg_flush(pg);
+    if (pg->copy.state == COPY_NONE) {
+        pg_flush(pg);
+    } else {
+        look_at_answer(pg);
+    }
     clean(pg);
     return false;
 }
@@ -490,15 +591,17 @@ static void on_open_timeout(struct timer *timer)
     lost(pg_of_timer(timer), &err);
 }
 
-static void ignore_notice(void *context, const PGresult *result)
+static void count_notice(void *context, const PGresult *result)
 {
+    struct pg *pg = context;
+    pg->copy.notices++;
 }
 
 static void begin_setup(struct pg *pg)
 {
     pg->state = PG_SETTING_UP;
     PQsetnonblocking(pg->conn, 1);
-    PQsetNoticeReceiver(pg->conn, ignore_notice, NULL);
+    PQsetNoticeReceiver(pg->conn, count_notice, pg);
     if (!PQsendQuery(pg->conn, setup_sql)) {
         lost_with_message(pg, "could not set up the session");
         return;
@@ -655,8 +758,12 @@ static void read_idle(struct pg *pg)
     }
 }
 
-static void read_lent(struct pg *pg)
+static void read_lent(struct pg *pg, uint32_t events)
 {
+    if (pg->copy.state != COPY_NONE) {
+        read_copy(pg, events);
+        return;
+    }
     if (pipeline_is_idle(&pg->pipeline)) {
         /* The holder learns of a loss from its next batch, or we when it is given back. */
         if (!PQconsumeInput(pg->conn)) {
@@ -683,10 +790,10 @@ static void on_socket(struct watch *watch, uint32_t events)
         read_idle(pg);
         break;
     case PG_LENT:
-        read_lent(pg);
+        read_lent(pg, events);
         break;
     case PG_CLEANING:
-        if (turn_pipeline(pg)) {
+        if (pg->copy.state != COPY_NONE ? turn_copy(pg, events) : turn_pipeline(pg)) {
             clean(pg);
         }
         break;

@@ -15,6 +15,7 @@
 #include "error.h"
 #include "list.h"
 #include "loop.h"
+#include "pg_copy.h"
 #include "pg_pipeline.h"
 
 struct batch;
@@ -60,6 +61,7 @@ struct pg {
     struct watch watch;   /* the socket; while CLOSING a duplicate of it */
     struct timer timer;   /* how long the present state may last */
     struct pipeline pipeline;
+    struct pg_copy copy; /* while it is under way the pipeline rests */
 
     /* Of the one it is lent to: called when it is lost while LENT, after the runs were told. */
     void (*on_lost)(struct pg *pg);
@@ -91,6 +93,16 @@ void pg_flush(struct pg *pg);
 
 /* Closes the segment of the shared runs started so far and sends it off. */
 void pg_sync(struct pg *pg);
+
+/* Begins a COPY FROM STDIN on a LENT connection whose pipeline is idle; `turned` follows. */
+void pg_copy_start(struct pg *pg, struct copy_run *run, const char *sql);
+
+/* Hands over rows. True if there is room for more at once; else `turned` follows when there is. */
+bool pg_copy_feed(struct pg *pg, const char *rows, size_t length);
+
+/* No more rows are to come, or with `refusal` none is to be stored. `turned` follows, then it is
+ * over. */
+void pg_copy_end(struct pg *pg, const char *refusal);
 
 /* Cancels what is under way on a LENT connection; its result still comes. The connection is not
  * lent on before the cancel has returned. */

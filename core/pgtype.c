@@ -171,6 +171,37 @@ static size_t format_number(char text[JSON_NUMBER_SIZE], double value)
     return strlen(name);
 }
 
+static bool is_integer(uint32_t type)
+{
+    return type == INT2 || type == INT4 || type == INT8;
+}
+
+/* -1 if the number is none of the integers there are. */
+static int check_whole(double value, struct error *err)
+{
+    if (value != floor(value)) {
+        return error_set(err, ERROR_INVALID, "a value for an integer parameter has a fraction");
+    }
+    if (!(value >= -9223372036854775808.0 && value < 9223372036854775808.0)) {
+        return out_of_range("bigint", err);
+    }
+    return 0;
+}
+
+int pgtype_number_text(char text[PGTYPE_NUMBER_SIZE], uint32_t type, double value,
+                       size_t *ret_length, struct error *err)
+{
+    if (!is_integer(type)) {
+        *ret_length = format_number(text, value);
+        return 0;
+    }
+    if (check_whole(value, err) != 0) {
+        return -1;
+    }
+    *ret_length = (size_t)snprintf(text, PGTYPE_NUMBER_SIZE, "%" PRId64, (int64_t)value);
+    return 0;
+}
+
 int pgtype_from_number(struct parameter *parameter, uint32_t type, double value,
                        struct arena *arena, struct error *err)
 {
@@ -178,14 +209,10 @@ int pgtype_from_number(struct parameter *parameter, uint32_t type, double value,
         set_float8(parameter, value, arena);
         return 0;
     }
-    if (type == INT2 || type == INT4 || type == INT8) {
-        if (value != floor(value)) {
-            return error_set(err, ERROR_INVALID, "a value for an integer parameter has a fraction");
-        }
-        if (!(value >= -9223372036854775808.0 && value < 9223372036854775808.0)) {
-            return out_of_range("bigint", err);
-        }
-        return pgtype_from_integer(parameter, type, (int64_t)value, arena, err);
+    if (is_integer(type)) {
+        return check_whole(value, err) == 0
+                   ? pgtype_from_integer(parameter, type, (int64_t)value, arena, err)
+                   : -1;
     }
     char text[JSON_NUMBER_SIZE];
     size_t length = format_number(text, value);

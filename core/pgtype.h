@@ -40,6 +40,11 @@ int pgtype_from_number(struct parameter *parameter, uint32_t type, double value,
 int pgtype_from_text(struct parameter *parameter, uint32_t type, const char *text, size_t length,
                      struct error *err);
 
+/* The text of a number on its way to a column of `type`. -1 with ERROR_INVALID as above. */
+enum { PGTYPE_NUMBER_SIZE = 32 };
+int pgtype_number_text(char text[PGTYPE_NUMBER_SIZE], uint32_t type, double value,
+                       size_t *ret_length, struct error *err);
+
 /* A timestamp's text in ISO 8601: "2026-11-23 10:00:00.5+00" becomes "2026-11-23T10:00:00.5Z". What
  * is not of that form (infinity, BC) stays as it is. Returns the length; `iso` has room for
  * `length` + 2 bytes. */

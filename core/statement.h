@@ -19,6 +19,9 @@ enum statement_kind {
     STATEMENT_TEXT, /* SQL text written in a script */
 };
 
+/* Keys of statements of our own; a hash is none of them but by a miracle. */
+enum { STATEMENT_KEY_COMMIT = 1, STATEMENT_KEY_PROBE, STATEMENT_KEY_COPY_TYPES };
+
 struct statement {
     const char *name; /* NULL for STATEMENT_TEXT */
     const char *sql;  /* from the line below the name, comments included, so that its n-th line is

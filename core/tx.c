@@ -5,6 +5,9 @@
  *   QUEUEING   -> ACQUIRING   [on_turn]
  *   NEW, ACQUIRING, OPEN -> RUNNING or COMMITTING  [start]
  *   RUNNING    -> OPEN        [on_done]      or NEW where each batch stands for itself
+ *   OPEN       -> COPYING     [tx_copy]
+ *   COPYING   <-> FEEDING     [on_copy_turned, tx_copy_feed, tx_copy_end]
+ *   COPYING    -> OPEN        [end_copy]     ENDED if the connection is lost
  *   COMMITTING -> ENDED       [on_done]
  *   any        -> ENDED       [tx_abort, end] */
 #include "tx.h"
@@ -17,7 +20,7 @@
 #include "shared.h"
 #include "times.h"
 
-static const struct statement commit_statement = {.sql = "commit", .key = 1};
+static const struct statement commit_statement = {.sql = "commit", .key = STATEMENT_KEY_COMMIT};
 
 static struct loop *tx_loop(const struct tx *tx)
 {
@@ -338,6 +341,101 @@ static void run(struct tx *tx, void (*done)(struct tx *tx))
     }
 }
 
+/* COPY. */
+
+static void take_copy_error(struct tx *tx)
+{
+    if (tx->error.code == ERROR_NONE) {
+        tx->error = tx->copy.error;
+    }
+    tx->failed = tx->error.code != ERROR_NONE;
+}
+
+static void end_copy(struct tx *tx)
+{
+    take_copy_error(tx);
+    counter_add(tx_counters(tx), statements_total, 1);
+    if (tx->copy.lost) {
+        pool_lost(&tx->database->pool, tx->pg);
+        tx->pg = NULL;
+        end(tx);
+    } else {
+        tx->state = TX_OPEN;
+    }
+}
+
+static void count_copy_wait(struct tx *tx)
+{
+    counter_add(tx_counters(tx), database_seconds_total, waited(tx));
+    if (tx->times) {
+        tx->times->database += waited(tx);
+    }
+}
+
+/* While it is fed nobody waits: only the loss of the connection matters then. */
+static void on_copy_turned(struct copy_run *run)
+{
+    struct tx *tx = list_entry((void *)run, struct tx, copy);
+    bool awaited = tx->state == TX_COPYING;
+    if (awaited) {
+        count_copy_wait(tx);
+        tx->state = TX_FEEDING;
+    }
+    if (run->over) {
+        end_copy(tx);
+    }
+    if (awaited) {
+        tx->done(tx);
+    }
+}
+
+static void wait_for_copy(struct tx *tx)
+{
+    tx->state = TX_COPYING;
+    tx->waiting_since = tx_loop(tx)->now;
+}
+
+void tx_copy(struct tx *tx, const char *sql, const char *table, void (*done)(struct tx *tx))
+{
+    assert(tx->state == TX_OPEN && !tx->failed && !tx->collecting);
+    memset(&tx->error, 0, sizeof tx->error);
+    tx->done = done;
+    tx->copy.turned = on_copy_turned;
+    tx->copy.table = table;
+    wait_for_copy(tx);
+    pg_copy_start(tx->pg, &tx->copy, sql);
+}
+
+bool tx_copy_feed(struct tx *tx, const char *rows, size_t length)
+{
+    assert(tx->state == TX_FEEDING);
+    if (pg_copy_feed(tx->pg, rows, length)) {
+        return true;
+    }
+    wait_for_copy(tx);
+    return false;
+}
+
+bool tx_copy_is_refused(const struct tx *tx)
+{
+    return copy_is_refused(&tx->pg->copy);
+}
+
+void tx_copy_end(struct tx *tx)
+{
+    assert(tx->state == TX_FEEDING);
+    wait_for_copy(tx);
+    pg_copy_end(tx->pg, NULL);
+}
+
+void tx_copy_refuse(struct tx *tx)
+{
+    assert(tx->state == TX_FEEDING);
+    error_set(&tx->error, ERROR_SCRIPT, "copy_from was given up: its rows could not be made");
+    wait_for_copy(tx);
+    pg_copy_end(tx->pg, "the script could not make the rows");
+}
+
 void tx_send(struct tx *tx, void (*done)(struct tx *tx))
 {
     tx_batch(tx);
@@ -367,7 +465,7 @@ static void count_broken_wait(struct tx *tx)
         times->queued += waited(tx);
     } else if (tx->state == TX_ACQUIRING) {
         times->pool += waited(tx);
-    } else if (tx->state == TX_RUNNING || tx->state == TX_COMMITTING) {
+    } else if (tx->state == TX_RUNNING || tx->state == TX_COPYING || tx->state == TX_COMMITTING) {
         times->database += waited(tx);
     }
 }

@@ -2,10 +2,12 @@
  * puts BEGIN in front of its first batch, and gives everything back however it ends.
  *
  *   NEW -> QUEUEING -> ACQUIRING -> RUNNING <-> OPEN -> COMMITTING -> ENDED
+ *                                               OPEN <-> COPYING <-> FEEDING
  *             any of them -> ENDED  [tx_abort]
  *
  * Lives in the request's arena or wherever its owner puts it; tx_abort() must have been called
- * before the memory goes. One operation at a time: tx_send() or tx_commit(), each told by `done`.
+ * before the memory goes. One operation at a time: tx_send(), tx_commit() or a step of a COPY, each
+ * told by `done`.
  */
 #ifndef MOONPOOL_TX_H
 #define MOONPOOL_TX_H
@@ -46,6 +48,8 @@ enum tx_state {
     TX_ACQUIRING,  /* waiting for a connection */
     TX_RUNNING,    /* a batch is under way */
     TX_OPEN,       /* has its connection, nothing is under way */
+    TX_COPYING,    /* a COPY is under way, and something is waited for */
+    TX_FEEDING,    /* a COPY is under way, and wants rows */
     TX_COMMITTING, /* COMMIT is under way: not to be cancelled */
     TX_ENDED,
 };
@@ -67,6 +71,7 @@ struct tx {
     struct turn turn;
     struct pool_waiter waiter;
     struct pg_run run;
+    struct copy_run copy;
     struct lane_call call;  /* a statement that stands for itself, on a shared connection */
     uint64_t waiting_since; /* when the present wait began */
     void (*done)(struct tx *tx);
@@ -99,6 +104,24 @@ void tx_send(struct tx *tx, void (*done)(struct tx *tx));
  * in which nothing was ever sent is committed without asking anybody: `done` is not called and the
  * result is true. */
 bool tx_commit(struct tx *tx, void (*done)(struct tx *tx));
+
+/* Begins a COPY FROM STDIN in an OPEN transaction with nothing queued. `done` is called when it
+ * takes rows (FEEDING), or has failed. `table` is its bare name, and outlives the COPY. */
+void tx_copy(struct tx *tx, const char *sql, const char *table, void (*done)(struct tx *tx));
+
+/* Hands over rows in the text format. True if it takes more at once; else `done` is called when it
+ * does, or has failed. */
+bool tx_copy_feed(struct tx *tx, const char *rows, size_t length);
+
+/* True once the server has refused a row: more of them are of no use. */
+bool tx_copy_is_refused(const struct tx *tx);
+
+/* All rows were handed over: `done` is called when the server has them, `copy.count` of them. */
+void tx_copy_end(struct tx *tx);
+
+/* The rows are to be forgotten, and the transaction has failed: `done` is called when that is so.
+ */
+void tx_copy_refuse(struct tx *tx);
 
 /* Ends it at once from any state: rolled back, cancelled on the server where something is under way
  * (except a COMMIT), everything given back. `done` is not called any more. */

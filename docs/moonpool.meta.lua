@@ -147,6 +147,7 @@ function request:left() end
 ---@field constraint? string
 ---@field statement? string the name of the statement
 ---@field item? integer its place in the batch
+---@field row? integer the row of copy_from that was refused
 ---@field where? string file:line of the call
 
 ---A row is a plain table by the columns' names. NULL is absent, and null in JSON.
@@ -185,6 +186,13 @@ function db:queue(statement, ...) end
 ---Sends what was queued, all of it in one transaction.
 ---@return moonpool.Results
 function db:send_batch() end
+
+---Stores many rows by COPY, in a transaction of its own; see Tx:copy_from().
+---@param table_name string
+---@param columns string[]
+---@param rows any[][]|fun(): any[]?
+---@return integer # how many they were
+function db:copy_from(table_name, columns, rows) end
 
 ---Calls `fn` with a transaction; commits when it returns, rolls back when it raises. Returns what it
 ---returned.
@@ -259,6 +267,14 @@ function tx:queue(statement, ...) end
 ---Sends what was queued in one trip.
 ---@return moonpool.Results
 function tx:send_batch() end
+
+---Stores many rows by COPY. A row is a list with a value per column; nil and json.null are NULL. A
+---function is called for one row after the other until it returns nil; it may not use the transaction.
+---@param table_name string with its schema before a dot, or without
+---@param columns string[]
+---@param rows any[][]|fun(): any[]?
+---@return integer # how many they were
+function tx:copy_from(table_name, columns, rows) end
 
 ---Calls `fn`; when it raises, only what it did is rolled back, and the error goes on.
 ---@generic T

@@ -95,6 +95,45 @@ Db.exec = native.exec
 Db.queue = native.queue
 Db.send_batch = native.send_batch
 
+-- Feeds a COPY until the rows end, or the server has refused one.
+local function feed(tx, rows)
+  if type(rows) == "function" then
+    for row in rows do
+      if not tx:copy_row(row) then
+        return
+      end
+    end
+  else
+    for i = 1, #rows do
+      if not tx:copy_row(rows[i]) then
+        return
+      end
+    end
+  end
+end
+
+--- Stores many rows by COPY: `rows` is a list of rows or a function that returns the next one, each a
+--- list with a value per column. Returns how many they were.
+function Tx:copy_from(name, columns, rows)
+  if type(rows) ~= "table" and type(rows) ~= "function" then
+    error("copy_from needs a list of rows, or a function that returns the next row", 2)
+  end
+  self:copy_begin(name, columns)
+  local fed, err = pcall(feed, self, rows)
+  if not fed then
+    self:copy_refuse()
+    error(err, 0)
+  end
+  return self:copy_end()
+end
+
+--- The same in a transaction of its own.
+function Db:copy_from(name, columns, rows)
+  return self:transaction(function(tx)
+    return tx:copy_from(name, columns, rows)
+  end)
+end
+
 -- What is still queued belongs to the savepoint: it is sent before that ends.
 local function keep_sent(tx, ...)
   tx:send_batch()
