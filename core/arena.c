@@ -1,5 +1,5 @@
-/* Bump allocation in chunks that double up to 64 kB; a request that needs one small chunk keeps it
- * across requests. */
+/* Bump allocation in chunks that double up to 64 kB. A reset keeps the largest of those that a
+ * request usually needs, so that the next one finds room for all it has in one chunk. */
 #include "arena.h"
 
 #include <stdarg.h>
@@ -14,7 +14,12 @@ struct arena_chunk {
     _Alignas(max_align_t) char data[];
 };
 
-enum { FIRST_CHUNK = 2048 - sizeof(struct arena_chunk), LARGEST_CHUNK = 64 * 1024 };
+/* The first is of a size that malloc keeps at hand (1,032 bytes). */
+enum {
+    FIRST_CHUNK = 1024 - sizeof(struct arena_chunk),
+    LARGEST_KEPT = 8 * 1024,
+    LARGEST_CHUNK = 64 * 1024
+};
 
 void *memory_alloc(size_t size)
 {
@@ -83,25 +88,31 @@ void arena_finish(struct arena *arena)
     arena_init(arena);
 }
 
+/* Takes the chunk to be kept out of the chain; NULL if all are too large. */
+static struct arena_chunk *take_kept(struct arena *arena)
+{
+    struct arena_chunk **best = NULL;
+    for (struct arena_chunk **place = &arena->chunks; *place; place = &(*place)->older) {
+        if ((*place)->size <= LARGEST_KEPT && (!best || (*place)->size > (*best)->size)) {
+            best = place;
+        }
+    }
+    struct arena_chunk *kept = best ? *best : NULL;
+    if (kept) {
+        *best = kept->older;
+        kept->older = NULL;
+    }
+    return kept;
+}
+
 void arena_reset(struct arena *arena)
 {
-    struct arena_chunk *oldest = arena->chunks;
-    if (!oldest) {
-        return;
+    struct arena_chunk *kept = take_kept(arena);
+    arena_finish(arena);
+    if (kept) {
+        arena->chunks = kept;
+        use_chunk(arena, kept);
     }
-    while (oldest->older) {
-        struct arena_chunk *older = oldest->older;
-        free(oldest);
-        oldest = older;
-    }
-    if (oldest->size > LARGEST_CHUNK) {
-        free(oldest);
-        arena_init(arena);
-        return;
-    }
-    arena->chunks = oldest;
-    arena->used = 0;
-    use_chunk(arena, oldest);
 }
 
 char *arena_bytes(struct arena *arena, size_t size)

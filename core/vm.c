@@ -36,14 +36,13 @@ static void *allocate(void *data, void *block, size_t old_size, size_t size)
     size_t old = block ? old_size : 0; /* without a block, Lua passes a type there */
     if (size == 0) {
         vm->memory -= old;
-        free(block);
-        return NULL;
+        return vm_blocks_resize(&vm->blocks, block, old, 0);
     }
     if (size > old &&
         (vm->memory > vm->memory_limit || size - old > vm->memory_limit - vm->memory)) {
         return NULL;
     }
-    void *grown = realloc(block, size);
+    void *grown = vm_blocks_resize(&vm->blocks, block, old, size);
     if (grown) {
         vm->memory += size - old;
     }
@@ -119,6 +118,7 @@ void vm_destroy(struct vm *vm)
     if (vm->lua) {
         lua_close(vm->lua);
     }
+    vm_blocks_trim(&vm->blocks);
     free(vm);
 }
 

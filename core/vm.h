@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "vm_blocks.h"
+
 struct error;
 struct lua_State;
 struct source;
@@ -17,6 +19,7 @@ struct vm {
     void *owner;                 /* borrowed; whatever its maker wants to find again by vm_of() */
     size_t memory;               /* bytes in use */
     size_t memory_limit;         /* bytes; beyond it Lua raises "not enough memory" */
+    struct vm_blocks blocks;
 
     /* The watch over running code; written by vm_enter() and vm_leave(), read by the signal. */
     struct lua_State *volatile running; /* the innermost running thread; NULL when none runs */
