@@ -3,7 +3,6 @@
 #define MOONPOOL_VM_BLOCKS_H
 
 #include <stddef.h>
-#include <stdint.h>
 
 enum { VM_BLOCK_CLASSES = 16 };
 
@@ -12,7 +11,7 @@ struct vm_block;
 /* Blocks of one class are of the same size and linked through their first word. */
 struct vm_blocks {
     struct vm_block *spare[VM_BLOCK_CLASSES]; /* owned */
-    uint16_t counts[VM_BLOCK_CLASSES];
+    int counts[VM_BLOCK_CLASSES];
 };
 
 /* As realloc(), but that the caller knows the old size, and that a size of 0 gives the block back.
