@@ -695,7 +695,8 @@ int config_split_address(const char *address, char *host, size_t host_size, char
     bool brackets = address[0] == '[';
     const char *name = address + brackets;
     size_t length = colon ? (size_t)(colon - brackets - name) : 0;
-    if (!colon || !is_port(colon + 1) || length >= host_size || strlen(colon + 1) >= port_size) {
+    if (!colon || strcspn(name, "[]") < length || !is_port(colon + 1) || length >= host_size ||
+        strlen(colon + 1) >= port_size) {
         return error_set(err, ERROR_INVALID, "\"%s\" is not host:port, [host]:port or :port",
                          address);
     }

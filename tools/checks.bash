@@ -29,7 +29,7 @@ check_each() {
 
 run_checks() {
     local -a c_files lua_files
-    mapfile -t c_files < <(find core -name '*.[ch]' | sort)
+    mapfile -t c_files < <(find core fuzz -name '*.[ch]' | sort)
     mapfile -t lua_files < <(find core/lua scripts spec tools -name '*.lua' | sort)
     check_each "clang-format" clang-format --dry-run -Werror -- "${c_files[@]}"
     check_each "include order" lua5.4 tools/include_order.lua -- "${c_files[@]}"
@@ -52,6 +52,6 @@ command_check() {
 
 command_fmt() {
     ensure_packages check
-    find core -name '*.[ch]' -exec clang-format -i {} +
-    say "formatted core/"
+    find core fuzz -name '*.[ch]' -exec clang-format -i {} +
+    say "formatted core/ and fuzz/"
 }

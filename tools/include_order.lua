@@ -162,7 +162,7 @@ local function check_file(path)
     print(("%s:%d: %s"):format(path, include.line, string.format(...)))
   end
   local includes = includes_of(assert(read(path), "cannot read " .. path))
-  local is_test = path:match("/test/")
+  local is_test = path:match("/test/") or path:match("^fuzz/")
   check_blocks(includes, own_header(path, includes), fault)
   if not is_test then
     check_upwards(path, includes, fault)

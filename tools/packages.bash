@@ -21,6 +21,8 @@ readonly PACKAGES=(
     "check shellcheck checks shell scripts"
     "test lua-busted runs the specs"
     "test lua-socket lets the specs speak HTTP"
+    "fuzz clang compiles the fuzz targets"
+    "fuzz libclang-rt-14-dev has libFuzzer and the sanitizers"
     "admin adminer shows the database in the browser"
     "admin php-cgi satisfies adminer without a web server"
     "admin php-cli serves adminer"

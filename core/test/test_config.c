@@ -261,6 +261,8 @@ static void test_addresses(void)
         {"[::1]", NULL, NULL},
         {"[::1:80", NULL, NULL},
         {"[::1]x:80", NULL, NULL},
+        {"[[]:80", NULL, NULL},
+        {"a]:80", NULL, NULL},
         {"a-host-whose-name-is-too-long-for-it:80", NULL, NULL},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
