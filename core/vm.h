@@ -32,6 +32,7 @@ struct vm {
     bool waiting;   /* the last yield was vm_wait()'s */
     bool outward;   /* every resumer outside `running` can itself yield */
     int depth;      /* inner coroutines around `running`; 0 is the scheduler's */
+    size_t work;    /* steps of C code since it last looked at the clock */
 };
 
 /* Makes the state with the reviewed library. NULL with ERROR_MEMORY. */
@@ -82,6 +83,19 @@ void vm_check_wait(struct lua_State *L);
  * coroutines. Use: return vm_wait(...). */
 int vm_wait(struct lua_State *L, int (*k)(struct lua_State *L, int status, intptr_t context),
             intptr_t context);
+
+/* For C code between two instructions of Lua, where no hook can act. vm_work() counts steps of some
+ * nanoseconds each, and every so many of them looks at the clock, as vm_check_deadline() does: if
+ * the deadline of the running code has passed it raises, and the error is sticky as the hook's. */
+enum { VM_MOST_STEPS = 20000 };
+void vm_check_deadline(struct lua_State *L);
+static inline void vm_work(struct lua_State *L, struct vm *vm, size_t steps)
+{
+    vm->work += steps;
+    if (vm->work >= VM_MOST_STEPS) {
+        vm_check_deadline(L);
+    }
+}
 
 /* Fills `err` (ERROR_SCRIPT, or ERROR_MEMORY) from the error value on top of L's stack, and pops
  * it; `traceback` may be NULL, else receives up to `size` bytes of traceback of L. */

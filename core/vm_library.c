@@ -193,6 +193,16 @@ static void seed_random(lua_State *L)
     lua_call(L, 2, 0);
 }
 
+/* Lua's library `name`, but for what `replace` puts in place of its own; its table stays on the
+ * stack.
+ */
+static void open_with(lua_State *L, const char *name, lua_CFunction open,
+                      void (*replace)(lua_State *L))
+{
+    luaL_requiref(L, name, open, true);
+    replace(L);
+}
+
 void vm_open_library(lua_State *L)
 {
     int top = lua_gettop(L);
@@ -202,11 +212,15 @@ void vm_open_library(lua_State *L)
     lua_pushcclosure(L, load, 1);
     lua_setfield(L, -2, "load");
     open_without(L, LUA_STRLIBNAME, luaopen_string, removed_from_string);
-    luaL_requiref(L, LUA_TABLIBNAME, luaopen_table, true);
-    luaL_requiref(L, LUA_UTF8LIBNAME, luaopen_utf8, true);
+    vm_open_strings(L);
+    vm_open_patterns(L);
+    open_with(L, LUA_TABLIBNAME, luaopen_table, vm_open_tables);
+    open_with(L, LUA_UTF8LIBNAME, luaopen_utf8, vm_open_utf8);
     luaL_requiref(L, LUA_MATHLIBNAME, luaopen_math, true);
     seed_random(L);
     open_only(L, LUA_OSLIBNAME, luaopen_os, kept_of_os);
+    lua_getglobal(L, LUA_OSLIBNAME);
+    vm_open_dates(L);
     open_only(L, LUA_DBLIBNAME, luaopen_debug, kept_of_debug);
     lua_settop(L, top);
 }

@@ -32,6 +32,14 @@ void vm_open_library(struct lua_State *L);
 void vm_open_coroutine(struct lua_State *L);
 void vm_open_modules(struct lua_State *L);
 
+/* vm_pattern.c, vm_string.c and vm_table.c put their functions in place of Lua's into the library's
+ * table, which is on top of the stack. */
+void vm_open_patterns(struct lua_State *L);
+void vm_open_strings(struct lua_State *L);
+void vm_open_utf8(struct lua_State *L);
+void vm_open_dates(struct lua_State *L);
+void vm_open_tables(struct lua_State *L);
+
 /* Makes the table on top of the stack the global and the loaded module `name`, and pops it. */
 void vm_publish(struct lua_State *L, const char *name);
 

@@ -130,6 +130,16 @@ int vm_raise_interrupted(lua_State *L)
     return luaL_error(L, "%s", interrupted_text);
 }
 
+void vm_check_deadline(lua_State *L)
+{
+    struct vm *vm = vm_of(L);
+    vm->work = 0;
+    if (vm->running && clock_now() >= vm->deadline) {
+        vm->interrupted = true;
+        vm_raise_interrupted(L);
+    }
+}
+
 bool vm_is_spoiled(lua_State *thread)
 {
     int status = lua_status(thread);

@@ -605,6 +605,37 @@ static const struct {
     {"a reader of load", "load(function() while true do end end)"},
     {"an error's handler that raises", "local function f() error(f) end\n"
                                        "while true do xpcall(f, f) end"},
+    {"a comparison", "local mt = {__lt = function() while true do end end}\n"
+                     "return setmetatable({}, mt) < setmetatable({}, mt)"},
+    {"a concatenation",
+     "return setmetatable({}, {__concat = function() while true do end end}) .. 'x'"},
+    {"find that backtracks", "(('a'):rep(30)):find(('a?'):rep(30) .. ('a'):rep(30))"},
+    {"match that backtracks", "(('a'):rep(60)):match(('.-'):rep(30) .. 'b')"},
+    {"gmatch that backtracks", "for _ in (('a'):rep(60)):gmatch(('a*'):rep(30) .. 'b') do end"},
+    {"gsub that backtracks", "(('a'):rep(30)):gsub(('a?'):rep(30) .. ('a'):rep(30), '')"},
+    {"find that backtracks, caught",
+     "while true do pcall(string.find, ('a'):rep(60), ('a-'):rep(30) .. 'b') end"},
+    {"find that backtracks, in a coroutine in a comparator",
+     "table.sort({1, 2}, function() coroutine.wrap(string.find)(('a'):rep(60), ('a-'):rep(30) .. "
+     "'b') end)"},
+    {"a set of many characters", "(('a'):rep(3e6)):find('[' .. ('b'):rep(3e6) .. ']')"},
+    {"balance without an end", "(('('):rep(3e6)):find('%b()')"},
+    {"a back reference", "(('a'):rep(3e6)):find('(.+)b%1')"},
+    {"move over a huge range", "table.move({}, 1, 1 << 40, 2)"},
+    {"move over a huge range, caught",
+     "while true do pcall(table.move, {}, 1, 1 << 40, 2, {}) end"},
+    {"insert into what says to be huge",
+     "table.insert(setmetatable({}, {__len = function() return 1 << 40 end}), 1, 1)"},
+    {"remove from what says to be huge",
+     "table.remove(setmetatable({}, {__len = function() return 1 << 40 end}), 1)"},
+    {"concat of nothing",
+     "table.concat(setmetatable({}, {__index = table.concat}), '', 1, 1 << 40)"},
+    {"sort of what says to be huge",
+     "table.sort(setmetatable({}, {__len = function() return 1 << 30 end, __index = rawlen}))"},
+    {"sort of long strings",
+     "local s, t = ('x'):rep(1e6), {}\n"
+     "for i = 1, 4 do t[i] = s .. i end for i = 5, 1e5 do t[i] = t[i % 4 + 1] end table.sort(t)"},
+    {"load of endless text", "load(function() return ' ' end)"},
 };
 
 /* Goes in front of a text: its __close does not end either. */
