@@ -97,18 +97,42 @@ static struct pg *pg_of_timer(struct timer *timer)
 
 /* The end. */
 
+static void free_cancel(struct pg_cancel *cancel)
+{
+    PQfreeCancel(cancel->request);
+    free(cancel);
+}
+
+/* Jobs that have begun go on without the session; those that have not would only be in the way. */
+
+static void forget_lookup(struct pg *pg)
+{
+    struct pg_lookup *lookup = pg->lookup;
+    pg->lookup = NULL;
+    if (lookup && helper_withdraw(pg->helper, &lookup->job)) {
+        free(lookup);
+    } else if (lookup) {
+        lookup->pg = NULL;
+    }
+}
+
+static void forget_cancel(struct pg *pg)
+{
+    struct pg_cancel *cancel = pg->cancel;
+    pg->cancel = NULL;
+    if (cancel && helper_withdraw(pg->helper, &cancel->job)) {
+        free_cancel(cancel);
+    } else if (cancel) {
+        cancel->pg = NULL;
+    }
+}
+
 static void free_connection(struct pg *pg)
 {
     loop_remove(pg->loop, &pg->watch);
     loop_disarm(pg->loop, &pg->timer);
-    if (pg->lookup) {
-        pg->lookup->pg = NULL;
-        pg->lookup = NULL;
-    }
-    if (pg->cancel) {
-        pg->cancel->pg = NULL;
-        pg->cancel = NULL;
-    }
+    forget_lookup(pg);
+    forget_cancel(pg);
     if (pg->conn) {
         PQfinish(pg->conn);
         pg->conn = NULL;
@@ -434,8 +458,7 @@ static void cancel_done(struct job *job)
 {
     struct pg_cancel *cancel = list_entry((void *)job, struct pg_cancel, job);
     struct pg *pg = cancel->pg;
-    PQfreeCancel(cancel->request);
-    free(cancel);
+    free_cancel(cancel);
     if (pg) {
         pg->cancel = NULL;
     }
@@ -453,6 +476,7 @@ void pg_cancel(struct pg *pg)
     cancel->pg = pg;
     cancel->job.work = cancel_work;
     cancel->job.done = cancel_done;
+    cancel->job.bounded = true;
     cancel->request = PQgetCancel(pg->conn);
     pg->cancel = cancel;
     helper_submit(pg->helper, &cancel->job);
