@@ -28,7 +28,7 @@ static const struct {
     {"57014", ERROR_DEADLINE},      /* query_canceled: statement_timeout is the only user */
     {"57P", ERROR_UNAVAILABLE},     /* admin_shutdown, crash_shutdown, cannot_connect_now */
     {"25006", ERROR_UNAVAILABLE},   /* read_only_sql_transaction: a standby */
-    {"53300", ERROR_UNAVAILABLE},   /* too_many_connections */
+    {"53", ERROR_UNAVAILABLE},      /* too_many_connections, disk_full, out_of_memory */
     {"08", ERROR_UNAVAILABLE},      /* connection exception */
 };
 

@@ -382,10 +382,11 @@ static void item_error(struct batch *batch, size_t index, const struct error *er
     }
 }
 
-/* A session that is read-only by our own wish may say 25006. */
+/* A session that is read-only by our own wish may say 25006; class 53 is a lack of space or memory,
+ * which the next session would meet too. */
 static bool ends_session(const struct pipeline *pipeline, const struct error *err)
 {
-    return err->code == ERROR_UNAVAILABLE &&
+    return err->code == ERROR_UNAVAILABLE && strncmp(err->sqlstate, "53", 2) != 0 &&
            !(pipeline->read_only && strcmp(err->sqlstate, "25006") == 0);
 }
 

@@ -1,0 +1,431 @@
+-- What happens to a database happens to the cluster of this file, with reads on lanes, transactions
+-- and groups under way. What is asserted is that each is answered, rightly, long before its deadline,
+-- and that the service comes back by itself.
+local lfs = require "lfs"
+local socket = require "socket"
+
+local support = require "spec.support"
+
+local MIGRATION = [[
+create table notes (text text not null);
+create table slow (n integer not null);
+]]
+
+local STATEMENTS = [[
+-- name: count_notes :one
+select count(*) as count from notes;
+
+-- name: add_note :exec
+insert into notes (text) values ($1);
+]]
+
+local SCRIPT = [==[
+local app = require "moonpool"
+local db = app.db
+
+local keep = db:group("keep", { serialize = "notes" }, function(tx, inputs)
+  for _, input in ipairs(inputs) do
+    tx:queue("add_note", input.text)
+  end
+  tx:send_batch()
+  return inputs
+end)
+
+local function add(tx, text, seconds)
+  tx:exec("add_note", text)
+  tx:queue("add_note", text)
+  tx:queue("select pg_sleep($1::float8)", seconds)
+  tx:queue("add_note", text)
+  tx:send_batch()
+  return { text = text }
+end
+
+app.get("/count", { deadline = 20 }, function() return 200, db:query_row("count_notes") end)
+app.get("/hurried", { deadline = 1 }, function() return 200, db:query_row("count_notes") end)
+app.get("/lane", { deadline = 1 }, function()
+  return 200, db:query_row([[
+    select pg_backend_pid() as pid, current_setting('default_transaction_read_only') as read_only]])
+end)
+app.get("/lua", function() return 200, { lua = true } end)
+app.post("/notes/{text}", { deadline = 20 }, function(req)
+  db:exec("add_note", req.params.text)
+  return 201, { text = req.params.text }
+end)
+app.post("/together/{text}", { deadline = 20 }, function(req) return 201, keep { text = req.params.text } end)
+app.post("/slowly/{text}", { deadline = 20 }, function(req)
+  return 201, db:transaction(function(tx) return add(tx, req.params.text, 60) end)
+end)
+app.post("/transaction/{text}", { deadline = 20 }, function(req)
+  return 201, db:transaction(function(tx) return add(tx, req.params.text, 0) end)
+end)
+app.post("/briefly/{text}", { deadline = 1 }, function(req)
+  return 201, db:transaction(function(tx) return add(tx, req.params.text, 0) end)
+end)
+app.post("/hurriedly/{text}", { deadline = 1 }, function(req)
+  return 201, db:transaction(function(tx) return add(tx, req.params.text, 60) end)
+end)
+]==]
+
+-- Seconds. What hangs takes 20, the deadline of these requests, or 60, for which they sleep.
+local BOUND = 8
+local HURRIED_BOUND = 4 -- where the deadline is 1
+local BACK = 4 -- until the service is back when the database is; it takes a second at most
+local BACK_FROM_CRASH = 10 -- with the time that PostgreSQL takes
+
+describe("a database fault", function()
+  local cluster, server
+
+  setup(function()
+    cluster = support.cluster.create()
+    cluster:start("-c max_connections=20")
+    support.db.at(cluster.url):exec("create role app login")
+    support.db.at(cluster.url):exec("create database app owner app")
+    local url = support.db.sibling_url(cluster.url, "app")
+    server = support.server.start {
+      app = false,
+      database = (url:gsub("postgres@", "app@")),
+      scripts = { ["spec.lua"] = SCRIPT },
+      sql = { ["spec.sql"] = STATEMENTS, ["migrations/0900_spec.sql"] = MIGRATION },
+      flags = { "--workers", "2", "--pool-max", "8", "--connect-timeout", "2s", "--no-watch" },
+    }
+    server.db = support.db.at(url) -- as the superuser
+  end)
+  teardown(function()
+    server:stop()
+    cluster:destroy()
+  end)
+
+  local function metric(name)
+    local text = support.http.request(server.admin_url, "GET", "/metrics").body
+    return assert(tonumber(text:match("\nmoonpool_" .. name .. " ([%d.]+)")), name)
+  end
+
+  local function serves()
+    return server:readyz().status == 200 and server:get("/count").status == 200
+      and server:post("/transaction/check").status == 201
+  end
+
+  local function wait_service(seconds)
+    support.eventually("the service to be back", serves, seconds)
+  end
+
+  local function wait_red()
+    support.eventually("a red light", function() return server:readyz().status == 503 end)
+  end
+
+  local function end_sessions()
+    server.db:exec("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'moonpool'")
+  end
+
+  before_each(function()
+    wait_service()
+    server.db:exec("truncate notes")
+  end)
+
+  after_each(function()
+    assert.equal(0, metric("worker_restarts_total"))
+    assert.equal(0, metric("requests_in_flight"))
+  end)
+
+  -- Reads, transactions and groups, all of which are waiting for PostgreSQL when this returns.
+  local function begin_all()
+    local lock = server.db:session()
+    lock:exec("begin; lock table notes")
+    local connections = {}
+    for i = 1, 4 do
+      connections[#connections + 1] = server:begin("GET", "/count")
+      connections[#connections + 1] = server:begin("POST", "/together/fault")
+      connections[#connections + 1] = i < 3 and server:begin("POST", "/slowly/fault") or nil
+    end
+    server.db:wait_running("lock table \"notes\"%")
+    server.db:wait_running("insert into notes%")
+    server.db:wait_running("select count%")
+    return connections, lock
+  end
+
+  -- The answers, all of them in time and all of them refusals that may be tried again.
+  local function assert_refused(connections)
+    local started = socket.gettime()
+    for _, connection in ipairs(connections) do
+      local answer = assert(connection:receive())
+      support.problem(answer, 503, "database-unavailable")
+      assert.is_not_nil(answer.headers["retry-after"])
+      connection:close()
+    end
+    assert.is_true(socket.gettime() - started < BOUND, "it took too long")
+  end
+
+  for _, mode in ipairs { "fast", "immediate" } do
+    it(("like a restart (%s) refuses what is under way, and is over when the database is back"):format(mode),
+      function()
+        local connections, lock = begin_all()
+        cluster:restart(mode)
+        wait_service(BACK)
+        assert_refused(connections)
+        lock:close()
+        assert.equal(0, server.db:count("notes where text = 'fault'"))
+      end)
+  end
+
+  it("like a crash of one session refuses what is under way", function()
+    local connections, lock = begin_all()
+    local pid = server.db:value([[select pid from pg_stat_activity where query like 'insert into notes%' limit 1]])
+    support.shell.must("kill -9 " .. pid)
+    wait_service(BACK_FROM_CRASH)
+    assert_refused(connections)
+    lock:close()
+    assert.equal(0, server.db:count("notes where text = 'fault'"))
+  end)
+
+  -- Sends a request with a deadline of 1 s: its answer and how long that took.
+  local function hurried(method, path)
+    local started = socket.gettime()
+    local answer = server:request(method, path)
+    return answer, socket.gettime() - started
+  end
+
+  local function backend_of(pattern)
+    server.db:wait_running(pattern)
+    return server.db:value(([[select pid from pg_stat_activity
+      where state = 'active' and application_name <> 'psql' and query like '%s' limit 1]]):format(pattern))
+  end
+
+  it("like a crash in the middle of a batch leaves nothing of it", function()
+    local connection = server:begin("POST", "/slowly/fault")
+    support.shell.must("kill -9 " .. backend_of("%pg_sleep%"))
+    assert_refused { connection }
+    wait_service(BACK_FROM_CRASH)
+    assert.equal(0, server.db:count("notes where text = 'fault'"))
+  end)
+
+  -- A standby that is waited for and never comes keeps COMMIT from returning.
+  local function with_stuck_commits(fn)
+    server.db:exec("alter system set synchronous_standby_names = 'nobody'")
+    server.db:exec("select pg_reload_conf()")
+    support.eventually("the setting", function()
+      return server.db:value("show synchronous_standby_names") == "nobody"
+    end)
+    local ok, err = pcall(fn)
+    support.eventually("the database to take the setting back", function()
+      return pcall(server.db.exec, server.db, "alter system reset synchronous_standby_names")
+    end)
+    server.db:exec("select pg_reload_conf()")
+    assert(ok, err)
+  end
+
+  local function committing()
+    return support.eventually("COMMIT to wait", function()
+      local pid = server.db:value("select max(pid) from pg_stat_activity where wait_event = 'SyncRep'")
+      return pid ~= "" and pid
+    end)
+  end
+
+  for _, path in ipairs { "/transaction/fault", "/together/fault", "/notes/fault" } do
+    it("like a crash in the middle of COMMIT is never told as a plain failure: " .. path, function()
+      with_stuck_commits(function()
+        local connection = server:begin("POST", path)
+        support.shell.must("kill -9 " .. committing())
+        support.problem(assert(connection:receive()), 500, "outcome-unknown")
+        connection:close()
+      end)
+      wait_service(BACK_FROM_CRASH)
+      assert.is_true(server.db:count("notes where text = 'fault'") > 0)
+    end)
+  end
+
+  it("like a COMMIT that never returns is told by the deadline", function()
+    with_stuck_commits(function()
+      local answer, took = hurried("POST", "/briefly/fault")
+      support.problem(answer, 500, "outcome-unknown")
+      assert.is_true(took < HURRIED_BOUND, took)
+    end)
+    wait_service(BACK_FROM_CRASH)
+    assert.is_true(server.db:count("notes where text = 'fault'") > 0)
+  end)
+
+  it("like a session that stands still costs its request, and not the next one", function()
+    local connection = server:begin("POST", "/hurriedly/fault")
+    local pid = backend_of("%pg_sleep%")
+    finally(function() support.shell.run("kill -CONT " .. pid) end)
+    local started = socket.gettime()
+    support.shell.must("kill -STOP " .. pid)
+    support.problem(assert(connection:receive()), 504, "deadline-exceeded")
+    assert.is_true(socket.gettime() - started < HURRIED_BOUND)
+    assert.equal(200, server:get("/hurried").status)
+    assert.equal(201, server:post("/transaction/other").status)
+    support.shell.must("kill -CONT " .. pid)
+    server.db:wait_running("%pg_sleep%", false)
+    assert.equal(0, server.db:count("notes where text = 'fault'"))
+  end)
+
+  it("like a lane that stands still moves its reads elsewhere", function()
+    local pid = support.eventually("a lane", function()
+      local lane = server:get("/lane"):json()
+      return lane.read_only == "on" and math.tointeger(lane.pid)
+    end)
+    finally(function() support.shell.must("kill -CONT " .. pid) end)
+    support.shell.must("kill -STOP " .. pid)
+    local answers = support.http.at_once(server.url, 20, function() return "GET", "/count" end)
+    for _, answer in ipairs(answers) do
+      assert.equal(200, answer.status, answer.body)
+    end
+  end)
+
+  it("like a postmaster that stands still keeps no deadline from being kept", function()
+    finally(function() cluster:signal("CONT") end)
+    assert.equal(201, server:post("/transaction/before").status)
+    cluster:signal("STOP")
+    for _ = 1, 2 do
+      local started = socket.gettime()
+      local answers = support.http.at_once(server.url, 12, function() return "POST", "/hurriedly/fault" end)
+      for _, answer in ipairs(answers) do
+        assert.is_true(answer.status == 504 or answer.status == 503, answer.body)
+      end
+      assert.is_true(socket.gettime() - started < HURRIED_BOUND)
+      assert.equal(200, server:get("/lua").status)
+    end
+    cluster:signal("CONT")
+    wait_service(BACK)
+    server.db:wait_running("%pg_sleep%", false)
+    assert.equal(0, server.db:count("notes where text = 'fault'"))
+  end)
+
+  it("like a postmaster that stands still does not keep the server from ending", function()
+    finally(function() cluster:signal("CONT") end)
+    local connection = server:begin("POST", "/hurriedly/fault")
+    server.db:wait_running("%pg_sleep%")
+    cluster:signal("STOP")
+    support.problem(assert(connection:receive()), 504, "deadline-exceeded")
+    assert.equal(0, server:halt())
+    cluster:signal("CONT")
+    server:launch()
+  end)
+
+  it("like a machine that stands still keeps no deadline from being kept", function()
+    finally(function() cluster:signal("CONT", true) end)
+    cluster:signal("STOP", true)
+    for _ = 1, 2 do
+      local started = socket.gettime()
+      local answers = support.http.at_once(server.url, 12, function(i)
+        return i % 2 == 0 and "POST" or "GET", i % 2 == 0 and "/hurriedly/fault" or "/hurried"
+      end)
+      for _, answer in ipairs(answers) do
+        assert.is_true(answer.status == 504 or answer.status == 503, answer.body)
+      end
+      assert.is_true(socket.gettime() - started < HURRIED_BOUND)
+    end
+    support.eventually("a red light", function()
+      server:get("/lane")
+      return server:readyz().status == 503
+    end)
+    cluster:signal("CONT", true)
+    wait_service(BACK)
+    server.db:wait_running("%pg_sleep%", false)
+    assert.equal(0, server.db:count("notes where text = 'fault'"))
+  end)
+
+  it("like too few sessions for all shares those there are", function()
+    server.db:exec("alter role app connection limit 3")
+    finally(function() server.db:exec("alter role app connection limit -1") end)
+    end_sessions()
+    wait_service()
+    local answers = support.http.at_once(server.url, 30, function() return "POST", "/transaction/shared" end)
+    for _, answer in ipairs(answers) do
+      assert.equal(201, answer.status, answer.body)
+    end
+  end)
+
+  it("like too many clients refuses at once, without a storm of attempts", function()
+    server.db:exec("alter role app connection limit 0")
+    finally(function() server.db:exec("alter role app connection limit -1") end)
+    end_sessions()
+    wait_red()
+    local before, started = metric("pool_connect_failures_total"), socket.gettime()
+    for _ = 1, 100 do
+      support.problem(server:get("/count"), 503, "database-unavailable")
+    end
+    local took = socket.gettime() - started
+    local attempts = metric("pool_connect_failures_total") - before
+    -- In each of two workers one after 50 ms at the soonest, with jitter.
+    assert.is_true(attempts <= 4 + 2 * took / 0.035, attempts)
+    server.db:exec("alter role app connection limit -1")
+    wait_service(BACK)
+  end)
+
+  it("like a server that turns read-only refuses what writes, and reads on", function()
+    server.db:exec("alter system set default_transaction_read_only = on")
+    finally(function()
+      server.db:exec("alter system reset default_transaction_read_only")
+      server.db:exec("select pg_reload_conf()")
+    end)
+    server.db:exec("select pg_reload_conf()")
+    support.eventually("the setting", function()
+      return server.db:value("show default_transaction_read_only") == "on"
+    end)
+    for _, path in ipairs { "/notes/fault", "/transaction/fault", "/together/fault" } do
+      local answer = server:post(path)
+      support.problem(answer, 503, "database-unavailable")
+    end
+    assert.equal(200, server:get("/count").status)
+  end)
+
+  it("like a table that is gone and back is over with the table", function()
+    server.db:exec("alter table notes rename to away")
+    for _, request in ipairs { "GET /count", "POST /notes/fault", "POST /transaction/fault", "POST /together/fault" } do
+      local method, path = request:match("(%S+) (%S+)")
+      local answer = server:request(method, path)
+      support.problem(answer, 500, "database-error")
+    end
+    server.db:exec("alter table away rename to notes")
+    for _ = 1, 8 do
+      assert.is_true(serves())
+    end
+    server.db:exec("set role app; drop table notes; create table notes (text text not null)")
+    for _ = 1, 8 do
+      assert.is_true(serves())
+    end
+  end)
+
+  it("like a full disk refuses what needs space, and is over when there is some", function()
+    local folder = cluster.folder .. "/full"
+    lfs.mkdir(folder)
+    local output, code = support.shell.run("mount -t tmpfs -o size=1m,mode=0777 tmpfs " .. folder)
+    if code ~= 0 then
+      pending("a small file system cannot be mounted here: " .. output)
+      return
+    end
+    finally(function()
+      server.db:exec("set role app; drop table notes; create table notes (text text not null)")
+      server.db:exec("drop tablespace small")
+      support.shell.must("umount " .. folder)
+    end)
+    support.shell.must("chown $(stat -c %u " .. cluster.folder .. ") " .. folder)
+    server.db:exec(("create tablespace small location '%s'"):format(folder))
+    server.db:exec("alter table notes set tablespace small")
+    support.eventually("the disk to be full", function()
+      return not pcall(server.db.exec, server.db, [[
+        insert into notes select repeat('x', 1000) from generate_series(1, 100)]])
+    end)
+    for _, folder_of in ipairs { "/notes/", "/transaction/", "/together/" } do
+      local path = folder_of .. ("x"):rep(2000)
+      support.eventually("a refusal", function()
+        local answer = server:post(path)
+        assert.is_true(answer.status == 201 or answer.headers["retry-after"] ~= nil, answer.body)
+        return answer.status == 503
+      end)
+    end
+    assert.equal(200, server:get("/count").status)
+    support.shell.must("mount -o remount,size=8m " .. folder)
+    assert.is_true(serves())
+  end)
+
+  it("like a role that may no longer log in is over when it may", function()
+    server.db:exec("alter role app nologin")
+    finally(function() server.db:exec("alter role app login") end)
+    end_sessions()
+    wait_red()
+    support.problem(server:post("/transaction/fault"), 503, "database-unavailable")
+    server.db:exec("alter role app login")
+    wait_service(BACK)
+  end)
+end)
