@@ -184,6 +184,13 @@ static int answer_options(struct request *request)
     return -1;
 }
 
+/* Of the server as a whole (RFC 9110, section 9.3.7); methods go by path. */
+static int answer_for_server(struct request *request)
+{
+    request->response.status = 204;
+    return -1;
+}
+
 static int refuse_method(struct request *request)
 {
     struct error err;
@@ -210,6 +217,9 @@ static int on_headers(void *context, struct request *request)
     struct app *app = context;
     generation_hold(app->current);
     request->generation = app->current;
+    if (strcmp(request->path, "*") == 0) {
+        return answer_for_server(request);
+    }
     switch (router_find(app->current->router, request->method, request->path, &request->arena,
                         &request->match)) {
     case ROUTER_NO_PATH:

@@ -17,6 +17,7 @@
     X(BODY_TOO_LARGE, "body-too-large", 413, false, "The body is too large")                       \
     X(URI_TOO_LONG, "uri-too-long", 414, false, "The URI is too long")                             \
     X(MEDIA_TYPE, "unsupported-media-type", 415, false, "The media type is not supported")         \
+    X(EXPECTATION, "expectation-failed", 417, false, "The expectation cannot be met")              \
     X(INVALID, "invalid", 422, false, "The request is well-formed but not valid")                  \
     X(HEADERS_TOO_LARGE, "headers-too-large", 431, false, "The headers are too large")             \
     X(CLIENT_GONE, "client-gone", 499, false, "The client went away")                              \
@@ -31,7 +32,8 @@
     X(SERIALIZATION, "serialization", 503, true, "Concurrent transactions got in the way")         \
     X(SHUTDOWN, "shutting-down", 503, true, "The server is shutting down")                         \
     X(REFUSED, "refused", 400, false, "The application refused the request")                       \
-    X(DEADLINE, "deadline-exceeded", 504, false, "The deadline passed before the work was done")
+    X(DEADLINE, "deadline-exceeded", 504, false, "The deadline passed before the work was done")   \
+    X(VERSION, "http-version-not-supported", 505, false, "The version of HTTP is not supported")
 
 enum error_code {
 #define ERROR_ENUM(name, slug, status, retry, title) ERROR_##name,

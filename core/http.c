@@ -1,11 +1,8 @@
 /* The HTTP edge. A client is one connection, an exchange is one request on it with its answer.
  * libmicrohttpd (MHD) owns connections and tells when they begin and end; a client lives between
  * these two, an exchange from its request line until MHD has sent the answer or given up. Here are
- * the daemon, the clients and what MHD calls; the parts of an exchange are in http_*.c.
- *
- * What MHD itself refuses it answers with HTML, and 0.9.75 sends the head of that answer twice if
- * it refuses a request after its last header line (Content-Length, cookies). No callback precedes
- * that answer but the log's, so it is from there that such a request is answered and cut off.
+ * the daemon, the clients and what MHD calls; what MHD reads passes http_input.c before, the parts
+ * of an exchange are in http_*.c.
  *
  * A client has one timer. It is moved only when it would fire too late: a timer that fires early
  * looks at `due` and waits on, which keeps the heap out of the way of fast requests. */
@@ -55,6 +52,16 @@ static void time_out_reading(struct exchange *exchange)
     exchange_enter(exchange, STAGE_GONE);
 }
 
+/* Nothing is being answered; the head of a request may be arriving. */
+static void time_out_idle(struct client *client)
+{
+    if (input_has_begun(client) && !client->over) {
+        input_refuse(client, ERROR_REQUEST_TIMEOUT, "the request was not complete in time");
+    } else {
+        shutdown(client->fd, SHUT_RDWR);
+    }
+}
+
 static void time_out_handling(struct exchange *exchange)
 {
     struct request *request = exchange->request;
@@ -70,8 +77,8 @@ static void time_out_handling(struct exchange *exchange)
 static void expire(struct client *client)
 {
     struct exchange *exchange = client->exchange;
-    if (!exchange) {
-        shutdown(client->fd, SHUT_RDWR);
+    if (!exchange || client->over) {
+        time_out_idle(client);
         return;
     }
     switch (exchange->stage) {
@@ -108,6 +115,12 @@ void client_set_due(struct client *client, uint64_t at)
     }
 }
 
+void client_begin_head(struct client *client)
+{
+    client->head_begun = client->http->loop->now;
+    client_set_due(client, client->head_begun + client->http->options.deadline);
+}
+
 /* -- What MHD calls for a request -- */
 
 static bool read_on(struct exchange *exchange, const char *data, size_t *size)
@@ -122,6 +135,15 @@ static bool read_on(struct exchange *exchange, const char *data, size_t *size)
         return exchange_answer(exchange);
     }
     return exchange_hand_over(exchange);
+}
+
+/* What MHD has read before the last answer. The end of a body must not be waited for: MHD would ask
+ * for an answer again and again. */
+static bool swallow(struct exchange *exchange, size_t *size)
+{
+    bool more = *size > 0 && exchange->client->over;
+    *size = 0;
+    return more;
 }
 
 /* False if MHD is to drop the connection. */
@@ -139,7 +161,7 @@ static bool advance(struct exchange *exchange, const char *method, const char *v
     case STAGE_ANSWERED:
         return exchange_answer(exchange);
     case STAGE_GONE:
-        break;
+        return swallow(exchange, size);
     }
     return false;
 }
@@ -161,9 +183,12 @@ static const char *whole_target(struct request *request)
                              : request->path;
 }
 
-static void log_request(const struct exchange *exchange)
+void http_log_request(const struct exchange *exchange)
 {
     const struct request *request = exchange->request;
+    if (!exchange->client->http->options.access_log || !log_enabled(LOG_INFO)) {
+        return;
+    }
     struct log_line line = log_begin(LOG_INFO, "request");
     log_text(&line, "id", request->id);
     log_text(&line, "client", request->client);
@@ -195,6 +220,21 @@ static void name_ending(struct exchange *exchange, enum MHD_RequestTerminationCo
     exchange->status = error_kind(code)->status;
 }
 
+/* The next request may have begun to arrive already, behind the one that is over. */
+static void wait_for_next(struct client *client)
+{
+    client->ended++;
+    input_refuse_if_due(client);
+    if (client->over) {
+        return;
+    }
+    if (input_has_begun(client)) {
+        client_begin_head(client);
+    } else {
+        client_set_due(client, client->http->loop->now + IDLE_TIME);
+    }
+}
+
 static void on_completed(void *context, struct MHD_Connection *connection,
                          void **connection_context, enum MHD_RequestTerminationCode how)
 {
@@ -214,15 +254,13 @@ static void on_completed(void *context, struct MHD_Connection *connection,
     if (exchange->known) {
         http->handler.on_end(http->handler.context, exchange->request);
     }
-    if (http->options.access_log && log_enabled(LOG_INFO)) {
-        log_request(exchange);
-    }
+    http_log_request(exchange);
     if (http->answering == exchange) {
         http->answering = NULL;
     }
     *connection_context = NULL;
     exchange->client->exchange = NULL;
-    client_set_due(exchange->client, http->loop->now + IDLE_TIME);
+    wait_for_next(exchange->client);
     exchange_recycle(http, exchange);
 }
 
@@ -250,6 +288,7 @@ static struct client *create_client(struct http *http, struct MHD_Connection *co
     write_address(
         client,
         MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr);
+    input_open(client);
     list_append(&http->clients, &client->link);
     http->client_count++;
     client_set_due(client, http->loop->now + IDLE_TIME);
@@ -258,6 +297,7 @@ static struct client *create_client(struct http *http, struct MHD_Connection *co
 
 static void destroy_client(struct client *client)
 {
+    input_close(client);
     loop_disarm(client->http->loop, &client->timer);
     client->http->client_count--;
     list_remove(&client->link);
@@ -282,37 +322,12 @@ static void on_mhd_ready(struct watch *watch, uint32_t events)
     list_entry(watch, struct http, watch)->ready = true;
 }
 
-/* The request that MHD is judging now: its headers are there, on_access() has not seen them, and it
- * has no answer yet. There is one at most: MHD does all this in one go. */
-static struct exchange *find_judged(struct http *http)
-{
-    struct list *cursor, *following;
-    list_for_each (cursor, following, &http->arriving) {
-        struct exchange *exchange = list_entry(cursor, struct exchange, link);
-        struct MHD_Connection *connection = exchange->connection;
-        if (MHD_get_connection_info(connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE) &&
-            !MHD_get_connection_info(connection, MHD_CONNECTION_INFO_HTTP_STATUS)) {
-            return exchange;
-        }
-    }
-    return NULL;
-}
-
-/* MHD logs one line before each answer of its own, another when it has no room for the head of ours
- * and closes the connection. */
+/* MHD logs this when it has no room for the head of an answer, and closes the connection. */
 static void forestall(struct http *http, const char *message)
 {
-    unsigned status;
-    if (strcmp(message, "Closing connection (failed to create response header).") == 0) {
-        if (http->answering) {
-            exchange_fail_answer(http->answering);
-        }
-    } else if (sscanf(message, "Error processing request (HTTP response code is %u", &status) ==
-               1) {
-        struct exchange *exchange = find_judged(http);
-        if (exchange) {
-            exchange_refuse(exchange, status);
-        }
+    if (http->answering &&
+        strcmp(message, "Closing connection (failed to create response header).") == 0) {
+        exchange_fail_answer(http->answering);
     }
 }
 
@@ -385,7 +400,6 @@ struct http *http_create(struct loop *loop, const struct http_options *options,
     http->handler = *handler;
     http->watch.fd = -1;
     list_init(&http->clients);
-    list_init(&http->arriving);
     list_init(&http->spare);
     if (getrandom(&seed, sizeof seed, GRND_NONBLOCK) < 0) {
         log_event(LOG_DEBUG, "no randomness", "request ids begin with the time");

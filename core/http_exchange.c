@@ -4,7 +4,7 @@
  *   BODY     -> HANDLING  [exchange_hand_over]  the application has it
  *   BODY     -> ANSWERED  [read_on]             refused: the body was read and thrown away
  *   HANDLING -> ANSWERED  [exchange_on_done]    the answer is there; MHD sends it
- *   HEADERS  -> GONE      [exchange_refuse]     MHD would refuse it: answered in its place
+ *   HEADERS, BODY -> GONE [input_refuse]        what arrives is not as it must be
  *   any      -> GONE      [expire, on_hangup, http_destroy]  MHD is to drop the connection
  *
  * Suspending a connection in MHD costs three system calls, so a request in the application's hands
@@ -75,9 +75,6 @@ void exchange_enter(struct exchange *exchange, enum stage stage)
     const struct request *request = exchange->request;
     if (exchange->stage == STAGE_HANDLING) {
         leave_handling(exchange);
-    }
-    if (exchange->stage == STAGE_HEADERS) {
-        list_remove(&exchange->link);
     }
     exchange->stage = stage;
     if (stage == STAGE_BODY) {

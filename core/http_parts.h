@@ -11,6 +11,7 @@
 #include "deadline.h"
 #include "error.h"
 #include "http.h"
+#include "http_guard.h"
 #include "list.h"
 #include "loop.h"
 
@@ -36,7 +37,6 @@ struct http {
     unsigned polled;   /* those of them that are not suspended */
     bool body_moved;   /* in this run a piece of a body came; more may be there */
     struct timer poll_timer;
-    struct list arriving;       /* exchanges in STAGE_HEADERS, the youngest first */
     struct list spare;          /* exchanges for reuse */
     struct exchange *answering; /* borrowed; the last whose answer MHD got, or NULL */
     unsigned spare_count;
@@ -53,6 +53,11 @@ struct client {
     struct watch watch;        /* for a hang-up while its request waits */
     struct timer timer;
     uint64_t due; /* when its patience ends */
+    struct guard guard;
+    uint32_t ended;           /* exchanges that are over */
+    uint64_t head_begun;      /* when the head that is arriving began to */
+    struct exchange *refusal; /* of a message that MHD will not see, until it is sent; owned */
+    bool over;                /* it has had its last answer: what still arrives is thrown away */
 };
 
 enum stage { STAGE_HEADERS, STAGE_BODY, STAGE_HANDLING, STAGE_ANSWERED, STAGE_GONE };
@@ -61,13 +66,11 @@ struct exchange {
     struct request *request; /* owned */
     struct client *client;   /* borrowed; outlives it */
     struct MHD_Connection *connection;
-    struct list link; /* on http->arriving at first, on http->spare while it waits for reuse */
+    struct list link; /* on http->spare while it waits for reuse */
     enum stage stage;
-    const char *target_end; /* in MHD's memory; NULL if what is before is no text of HTTP */
-    bool known;             /* on_headers() was called, so on_end() must be */
-    bool polled;            /* MHD calls for it in each run */
-    bool suspended;         /* MHD leaves it alone until it is resumed */
-    bool broken;          /* where the next request begins cannot be told: close after the answer */
+    bool known;           /* on_headers() was called, so on_end() must be */
+    bool polled;          /* MHD calls for it in each run */
+    bool suspended;       /* MHD leaves it alone until it is resumed */
     uint64_t handed_over; /* when the application got it */
     uint64_t body_seen;   /* bytes, those thrown away included */
     int status;           /* what the client was told; 0 if nothing */
@@ -75,6 +78,28 @@ struct exchange {
 
 /* http.c. The client's patience ends at `at`. */
 void client_set_due(struct client *client, uint64_t at);
+
+/* The first byte of a request has come. */
+void client_begin_head(struct client *client);
+
+/* The line in the access log. */
+void http_log_request(const struct exchange *exchange);
+
+/* http_input.c. What MHD reads from the client passes its guard from now on, or no longer does. */
+void input_open(struct client *client);
+void input_close(struct client *client);
+
+/* True if the request after those that are over has begun to arrive. */
+bool input_has_begun(const struct client *client);
+
+/* Refuses the request that is arriving, as soon as those before it are answered. */
+void input_refuse(struct client *client, enum error_code code, const char *message);
+
+/* One more is answered. */
+void input_refuse_if_due(struct client *client);
+
+/* The last answer has been sent: the connection is closed when its client has seen that. */
+void input_end(struct client *client);
 
 /* http_exchange.c. An exchange is made with its request line and kept for reuse at its end. */
 struct exchange *exchange_create(struct http *http);
@@ -96,11 +121,14 @@ void exchange_wait_on(struct exchange *exchange);
 /* http_request.c. The request line is there: MHD's earliest call. Returns the exchange it makes. */
 void *http_on_target(void *context, const char *target, struct MHD_Connection *connection);
 
+/* Fills in what is known of a request with its line. */
+void exchange_start(struct exchange *exchange, struct client *client, const char *target);
+
+/* Takes over the request's id from its client if it is sane. */
+void exchange_choose_id(struct exchange *exchange, const char *id);
+
 /* The headers are there: reads and judges them; false if MHD is to drop the connection. */
 bool exchange_begin(struct exchange *exchange, const char *method, const char *version);
-
-/* MHD is about to answer `status` of its own accord: answers in its place and closes. */
-void exchange_refuse(struct exchange *exchange, unsigned status);
 
 /* Takes a piece of the body; false if MHD is to drop the connection. */
 bool exchange_take_body(struct exchange *exchange, const char *data, size_t size);
@@ -114,7 +142,7 @@ bool exchange_answer(struct exchange *exchange);
 /* MHD has no room for the head of the answer and closes the connection: answers 500 instead. */
 void exchange_fail_answer(struct exchange *exchange);
 
-/* Answers on the socket itself while MHD cannot, and closes it. */
+/* Answers on the socket itself while MHD cannot; it is the last answer. */
 void exchange_answer_past_mhd(struct exchange *exchange);
 
 /* True if `text` may be a header's name (RFC 9110, section 5.6.2). */

@@ -18,7 +18,6 @@
 #include "request.h"
 
 enum {
-    TARGET_LIMIT = 8 * 1024,
     ID_LIMIT = 128,
     ID_COUNTER = 12,  /* digits */
     DRAIN_FACTOR = 4, /* a refused body of up to so many times the limit is still read */
@@ -48,19 +47,21 @@ static const char *make_id(struct http *http, struct arena *arena)
     return id;
 }
 
-/* "http://host/path" is as good as "/path" (RFC 9112, section 3.2.2). */
+/* "http://host/path" is as good as "/path" (RFC 9112, section 3.2.2), and without a path it is "/".
+ */
 static const char *skip_authority(const char *target)
 {
-    if (strncasecmp(target, "http://", 7) != 0) {
-        return target;
-    }
-    const char *path = strchr(target + 7, '/');
-    return path ? path : "/";
+    size_t scheme = strncasecmp(target, "http://", 7) == 0    ? 7
+                    : strncasecmp(target, "https://", 8) == 0 ? 8
+                                                              : 0;
+    return scheme ? target + scheme + strcspn(target + scheme, "/?") : target;
 }
 
 static void split_target(struct request *request, const char *target)
 {
-    char *path = arena_strdup(&request->arena, skip_authority(target));
+    const char *local = skip_authority(target);
+    const char *root = local != target && *local != '/' ? "/" : "";
+    char *path = arena_printf(&request->arena, "%s%s", root, local);
     char *mark = strchr(path, '?');
     if (mark) {
         *mark = '\0';
@@ -69,144 +70,85 @@ static void split_target(struct request *request, const char *target)
     request->query = mark ? mark + 1 : "";
 }
 
-/* The end of a target without blanks and control characters, else NULL. MHD takes all between the
- * method and the last blank of the line; others may take less for the target. */
-static const char *end_of_target(const char *target)
+void exchange_start(struct exchange *exchange, struct client *client, const char *target)
 {
-    while ((unsigned char)*target > 0x20 && *target != 0x7f) {
-        target++;
-    }
-    return *target ? NULL : target;
+    struct request *request = exchange->request;
+    exchange->client = client;
+    request->edge = exchange;
+    request->on_done = exchange_on_done;
+    request->method = "-"; /* until it is known; only the log sees this */
+    request->client = client->address;
+    request->id = make_id(client->http, &request->arena);
+    request->received = clock_now();
+    split_target(request, target);
 }
 
-/* The request line is there: MHD's earliest call for a request. */
+void exchange_choose_id(struct exchange *exchange, const char *id)
+{
+    if (is_sane_id(id)) {
+        exchange->request->id = id;
+    }
+}
+
+/* The request line is there: MHD's earliest call for a request. MHD would take the query apart next
+ * and keep a record of each field; in its place it finds an empty one. */
 void *http_on_target(void *context, const char *target, struct MHD_Connection *connection)
 {
     struct http *http = context;
     struct client *client =
         MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
     struct exchange *exchange = exchange_create(http);
-    struct request *request = exchange->request;
-    exchange->client = client;
+    char *query = strchr(target, '?');
+    exchange_start(exchange, client, target);
     exchange->connection = connection;
-    exchange->target_end = end_of_target(target);
     client->exchange = exchange;
-    list_prepend(&http->arriving, &exchange->link);
-    request->edge = exchange;
-    request->on_done = exchange_on_done;
-    request->method = "-"; /* MHD tells it with the headers; until then only the log sees this */
-    request->client = client->address;
-    request->id = make_id(http, &request->arena);
-    request->received = clock_now();
-    split_target(request, target);
-    client_set_due(client, request->received + http->options.deadline);
+    if (query) {
+        query[1] = '\0';
+    }
+    if (client->over) {
+        exchange_enter(exchange, STAGE_GONE);
+    } else {
+        client_set_due(client, client->head_begun + http->options.deadline);
+    }
     return exchange;
 }
 
-/* What frames the request, gathered while the headers are collected. */
-struct framing {
-    struct request *request;
-    size_t room;
-    unsigned lengths;
-    unsigned encodings;
-    unsigned hosts;
-    bool chunked;
-    bool malformed;
-    const char *length; /* the value of Content-Length */
-};
-
-/* MHD takes a lone CR and other control characters for text; somebody else may take them for the
- * end of the line (RFC 9110, section 5.5). */
-static bool is_field_value(const char *value, size_t length)
+/* MHD leaves the blanks behind a value. */
+static const char *trim(struct request *request, const char *value, size_t length)
 {
-    for (size_t i = 0; i < length; i++) {
-        unsigned char c = (unsigned char)value[i];
-        if ((c < 0x20 && c != '\t') || c == 0x7f) {
-            return false;
-        }
+    size_t kept = length;
+    while (kept > 0 && (value[kept - 1] == ' ' || value[kept - 1] == '\t')) {
+        kept--;
     }
-    return true;
+    return kept == length ? value : arena_strndup(&request->arena, value, kept);
 }
 
 static enum MHD_Result collect_header(void *context, enum MHD_ValueKind kind, const char *name,
                                       size_t name_length, const char *value, size_t value_length)
 {
-    struct framing *framing = context;
-    struct request *request = framing->request;
-    if (!value) {
-        value = "";
-        value_length = 0;
-    }
-    framing->malformed |= !http_is_token(name) || !is_field_value(value, value_length);
-    if (strcasecmp(name, "Content-Length") == 0) {
-        framing->lengths++;
-        framing->length = value;
-    } else if (strcasecmp(name, "Transfer-Encoding") == 0) {
-        framing->encodings++;
-        framing->chunked = strcasecmp(value, "chunked") == 0;
-    } else if (strcasecmp(name, "Host") == 0) {
-        framing->hosts++;
-    }
-    if (request->header_count < framing->room) {
-        request->headers[request->header_count++] = (struct header){name, value};
-    }
+    struct request *request = context;
+    request->headers[request->header_count++] =
+        (struct header){.name = name, .value = value ? trim(request, value, value_length) : ""};
     return MHD_YES;
 }
 
-static void collect_headers(struct exchange *exchange, struct framing *framing)
+static void collect_headers(struct exchange *exchange)
 {
     struct request *request = exchange->request;
     int count = MHD_get_connection_values(exchange->connection, MHD_HEADER_KIND, NULL, NULL);
-    framing->request = request;
-    framing->room = count > 0 ? (size_t)count : 0;
-    request->headers = arena_alloc(&request->arena, (framing->room + 1) * sizeof(struct header));
-    MHD_get_connection_values_n(exchange->connection, MHD_HEADER_KIND, collect_header, framing);
-    request->has_body = framing->lengths || framing->encodings;
+    request->headers = arena_alloc(&request->arena, ((size_t)count + 1) * sizeof(struct header));
+    MHD_get_connection_values_n(exchange->connection, MHD_HEADER_KIND, collect_header, request);
+    request->has_body =
+        request_header(request, "Content-Length") || request_header(request, "Transfer-Encoding");
     const char *id = request_header(request, "X-Request-Id");
-    if (id && is_sane_id(id)) {
-        request->id = id;
-    }
+    exchange_choose_id(exchange, id ? id : "");
 }
 
-/* What is wrong with the request line, or NULL. MHD splits it where it lies, so that the version
- * begins one byte behind the target, unless that has a NUL in it. */
-static const char *find_line_fault(const struct exchange *exchange, const char *version)
+/* The guard has seen that it is a number. */
+static uint64_t announced_length(const struct request *request)
 {
-    if (!http_is_token(exchange->request->method)) {
-        return "the method is malformed";
-    }
-    if (!exchange->target_end || exchange->target_end + 1 != version) {
-        return "the target is malformed";
-    }
-    return NULL;
-}
-
-/* Why the request cannot be told apart from what follows it, or NULL. A proxy in front might see
- * other borders than MHD does, and let a second request slip through inside the first. */
-static const char *find_fault(const struct framing *framing, bool http_1_1)
-{
-    if (framing->malformed) {
-        return "a header is malformed";
-    }
-    if (framing->lengths > 1 || framing->encodings > 1) {
-        return "the length of the body is given more than once";
-    }
-    if (framing->lengths && framing->encodings) {
-        return "Content-Length and Transfer-Encoding exclude each other";
-    }
-    if (framing->encodings && !(framing->chunked && http_1_1)) {
-        return "the only transfer encoding is \"chunked\", in HTTP/1.1";
-    }
-    if (framing->hosts > 1 || (http_1_1 && framing->hosts == 0)) {
-        return "exactly one Host header is needed";
-    }
-    return NULL;
-}
-
-/* MHD has refused a length that is not a number. */
-static uint64_t announced_length(const struct framing *framing)
-{
-    return framing->length ? strtoull(framing->length, NULL, 10) : 0;
+    const char *length = request_header(request, "Content-Length");
+    return length ? strtoull(length, NULL, 10) : 0;
 }
 
 static void fail_too_large(struct exchange *exchange)
@@ -217,27 +159,36 @@ static void fail_too_large(struct exchange *exchange)
     exchange_fail(exchange, ERROR_BODY_TOO_LARGE, message);
 }
 
+static bool is_path(const struct request *request)
+{
+    return request->path[0] == '/' ||
+           (strcmp(request->path, "*") == 0 && strcmp(request->method, "OPTIONS") == 0);
+}
+
+/* HTTP/1.0 has no expectations. */
+static bool expects_too_much(const struct request *request, const char *version)
+{
+    const char *expected = request_header(request, "Expect");
+    return expected && strcasecmp(expected, "100-continue") != 0 &&
+           strcmp(version, "HTTP/1.0") != 0;
+}
+
 /* The response is filled in if the request is refused. */
-static void judge(struct exchange *exchange, const struct framing *framing, const char *version)
+static void judge(struct exchange *exchange, const char *version)
 {
     struct http *http = exchange->client->http;
     struct request *request = exchange->request;
-    const char *fault = find_line_fault(exchange, version);
-    if (!fault) {
-        fault = find_fault(framing, strcmp(version, "HTTP/1.1") == 0);
-    }
-    if (fault) {
-        exchange->broken = true;
-        exchange_fail(exchange, ERROR_MALFORMED, fault);
+    if (!is_path(request)) {
+        exchange_fail(exchange, ERROR_MALFORMED, "the target is not a path");
         return;
     }
-    if (strlen(request->path) + strlen(request->query) > TARGET_LIMIT) {
-        exchange_fail(exchange, ERROR_URI_TOO_LONG, "the URI has more than 8192 bytes");
+    if (expects_too_much(request, version)) {
+        exchange_fail(exchange, ERROR_EXPECTATION, "only 100-continue can be expected");
         return;
     }
     exchange->known = true;
     if (http->handler.on_headers(http->handler.context, request) == 0 &&
-        announced_length(framing) > request->body_limit) {
+        announced_length(request) > request->body_limit) {
         fail_too_large(exchange);
     }
 }
@@ -245,59 +196,29 @@ static void judge(struct exchange *exchange, const struct framing *framing, cons
 /* A refused body that is not too large is read and thrown away, since a client that is still
  * sending might not see the answer, and the connection can go on. One that waits for "100 Continue"
  * is answered at once. */
-static bool is_worth_reading(const struct exchange *exchange, const struct framing *framing)
+static bool is_worth_reading(const struct request *request)
 {
-    const struct request *request = exchange->request;
-    return !exchange->broken && !request_header(request, "Expect") &&
-           announced_length(framing) / DRAIN_FACTOR <= request->body_limit;
+    return !request_header(request, "Expect") &&
+           announced_length(request) / DRAIN_FACTOR <= request->body_limit;
 }
 
 bool exchange_begin(struct exchange *exchange, const char *method, const char *version)
 {
     struct http *http = exchange->client->http;
     struct request *request = exchange->request;
-    struct framing framing = {.length = NULL};
     request->method = method;
     request->received = clock_now();
     request->deadline = request->received + http->options.deadline;
     request->body_limit = http->options.body_limit;
-    collect_headers(exchange, &framing);
-    judge(exchange, &framing, version);
+    collect_headers(exchange);
+    judge(exchange, version);
     exchange_enter(exchange, STAGE_BODY);
-    if (request->response.status && request->has_body && !is_worth_reading(exchange, &framing)) {
+    if (request->response.status && request->has_body && !is_worth_reading(request)) {
         /* MHD closes the connection after an answer that is given in this call. */
         exchange_enter(exchange, STAGE_ANSWERED);
         return exchange_answer(exchange);
     }
     return true;
-}
-
-/* Why MHD refuses headers that it could read. It has not told the version yet; a request without a
- * length can only be refused for what HTTP/1.1 asks for. */
-static const char *name_refusal(const struct framing *framing)
-{
-    const char *fault = find_fault(framing, framing->lengths == 0);
-    return fault ? fault : "Content-Length is not a number";
-}
-
-void exchange_refuse(struct exchange *exchange, unsigned status)
-{
-    struct request *request = exchange->request;
-    struct framing framing = {.length = NULL};
-    request->body_limit = exchange->client->http->options.body_limit;
-    collect_headers(exchange, &framing);
-    /* MHD may need the memory of the headers for the answer it believes to give. */
-    request->id = arena_strdup(&request->arena, request->id);
-    request->header_count = 0;
-    if (status == MHD_HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE) {
-        exchange_fail(exchange, ERROR_HEADERS_TOO_LARGE, "the headers take too much memory");
-    } else if (status == MHD_HTTP_CONTENT_TOO_LARGE) {
-        fail_too_large(exchange);
-    } else {
-        exchange_fail(exchange, ERROR_MALFORMED, name_refusal(&framing));
-    }
-    exchange_answer_past_mhd(exchange);
-    exchange_enter(exchange, STAGE_GONE);
 }
 
 bool exchange_take_body(struct exchange *exchange, const char *data, size_t size)
@@ -313,7 +234,6 @@ bool exchange_take_body(struct exchange *exchange, const char *data, size_t size
     } else if (exchange->body_seen / DRAIN_FACTOR > request->body_limit) {
         exchange_answer_past_mhd(exchange);
         exchange_enter(exchange, STAGE_GONE);
-        return false;
     }
     return true;
 }

@@ -84,7 +84,7 @@ bool exchange_answer(struct exchange *exchange)
         return false;
     }
     add_headers(response, request);
-    if (exchange->broken || exchange->client->http->draining) {
+    if (exchange->client->http->draining) {
         MHD_add_response_header(response, "Connection", "close");
     }
     enum MHD_Result result =
@@ -105,7 +105,7 @@ void exchange_fail_answer(struct exchange *exchange)
 }
 
 /* MHD cannot answer while a request is still arriving, so this goes straight to the socket; it is
- * small enough for an empty send buffer. Closing both directions makes MHD let go. */
+ * small enough for an empty send buffer. */
 void exchange_answer_past_mhd(struct exchange *exchange)
 {
     struct request *request = exchange->request;
@@ -122,7 +122,7 @@ void exchange_answer_past_mhd(struct exchange *exchange)
         buffer_append(&text, response->body.data, response->body.length);
     }
     send(exchange->client->fd, text.data, text.length, MSG_NOSIGNAL | MSG_DONTWAIT);
-    shutdown(exchange->client->fd, SHUT_RDWR);
     buffer_finish(&text);
     exchange->status = response->status;
+    input_end(exchange->client);
 }

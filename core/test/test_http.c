@@ -317,12 +317,12 @@ static const struct {
     {"a method that is no token", "G\xf6T / HTTP/1.1\r\nHost: a\r\n\r\n", 400,
      "the method is malformed", true},
     {"a blank in the target", "GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", 400,
-     "the target is malformed", true},
+     "the version is malformed", true},
     {"a control character in the target", "GET /a\x01 HTTP/1.1\r\nHost: a\r\n\r\n", 400,
      "the target is malformed", true},
     {"a target in UTF-8", GET("/\xc3\xb6"), 200, "GET /\xc3\xb6 ?", false},
     {"a lone CR in a header", "GET / HTTP/1.1\r\nHost: a\rB \nX-Word: x\r\n\r\n", 400,
-     "a header is malformed", true},
+     "a line does not end in CR LF", true},
     {"a control character in a header", "GET / HTTP/1.1\r\nHost: a\r\nX-Word: a\x01\r\n\r\n", 400,
      "a header is malformed", true},
     {"an announced body that is much too large", POST("/echo", "Content-Length: 100000\r\n"), 413,
@@ -412,8 +412,7 @@ static void test_long_target(void)
     ask(fd, request);
     check_int(status(), 414, "a long URI: status");
     check(strstr(reply, "/problems/uri-too-long"), "a long URI: answer");
-    ask(fd, GET("/next"));
-    check_int(status(), 200, "a long URI: the connection goes on");
+    check(is_closed(fd), "a long URI: the connection is closed");
     close(fd);
 }
 
