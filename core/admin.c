@@ -84,10 +84,13 @@ static void write_gauge(struct buffer *out, const char *name, const char *help, 
 
 static void write_gauges(struct buffer *out, struct shared *shared)
 {
-    uint64_t idle = 0, waiting = 0, in_flight = 0, connections = 0, lua = 0, ready = 0;
+    uint64_t opening = 0, idle = 0, lent = 0, waiting = 0, in_flight = 0, connections = 0, lua = 0,
+             ready = 0;
     for (uint32_t i = 0; i < shared->worker_count; i++) {
         const struct shared_worker *worker = &shared->workers[i];
+        opening += worker->opening;
         idle += worker->idle;
+        lent += worker->lent;
         waiting += worker->waiting;
         in_flight += worker->in_flight;
         connections += worker->connections;
@@ -99,7 +102,9 @@ static void write_gauges(struct buffer *out, struct shared *shared)
     write_gauge(out, "pool_max_sessions", "The most sessions there may be", shared->pool_max);
     write_gauge(out, "pool_sessions", "Sessions open, opening or closing",
                 shared_count_sessions(shared));
+    write_gauge(out, "pool_constructing_sessions", "Sessions being opened", opening);
     write_gauge(out, "pool_idle_sessions", "Sessions idle", idle);
+    write_gauge(out, "pool_acquired_sessions", "Sessions in use", lent);
     write_gauge(out, "pool_waiting", "Requests waiting for a session", waiting);
     write_gauge(out, "requests_in_flight", "Requests being handled", in_flight);
     write_gauge(out, "client_connections", "Client connections open", connections);

@@ -49,6 +49,7 @@ static int run_check(struct checker *checker, const struct config *config, struc
 {
     struct pool_options options = {.max_lifetime = config->max_lifetime,
                                    .max_idle = config->max_idle,
+                                   .health_check = config->health_check,
                                    .connect_timeout = config->connect_timeout};
     if (loop_init(&checker->loop, err) != 0 ||
         helper_init(&checker->helper, &checker->loop, err) != 0 ||

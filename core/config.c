@@ -72,6 +72,8 @@ static const struct setting settings[] = {
      "TIME", "replace a session that is older than this", SECOND, YEAR, NULL},
     {"pool-max-idle-time", "MOONPOOL_POOL_MAX_IDLE_TIME", KIND_DURATION, FIELD(max_idle), "30m",
      "TIME", "close a session that has been idle for this long", SECOND, YEAR, NULL},
+    {"pool-health-check", "MOONPOOL_POOL_HEALTH_CHECK", KIND_DURATION, FIELD(health_check), "30s",
+     "TIME", "how often an idle session is asked whether the server is there", SECOND, YEAR, NULL},
     {"connect-timeout", "MOONPOOL_CONNECT_TIMEOUT", KIND_DURATION, FIELD(connect_timeout), "5s",
      "TIME", "longest wait for a new session", SECOND / 1000, YEAR, NULL},
     {"deadline", "MOONPOOL_DEADLINE", KIND_DURATION, FIELD(deadline), "2s", "TIME",

@@ -39,6 +39,7 @@ struct config {
     int lanes;             /* most shared connections per worker; 0 for none; default 1 */
     uint64_t max_lifetime; /* microseconds; a session older than this is replaced; default 1 h */
     uint64_t max_idle;     /* microseconds; an idle session is closed; default 30 min */
+    uint64_t health_check; /* microseconds; an idle session is checked; default 30 s */
     uint64_t connect_timeout; /* microseconds; default 5 s */
     uint64_t deadline;        /* microseconds; of a request whose route names none; default 2 s */
     uint64_t shutdown;        /* microseconds that draining may take; default 10 s */

@@ -4,6 +4,8 @@
  *   CONNECTING   -> SETTING_UP  [begin_setup]
  *   SETTING_UP   -> IDLE        [finish_setup]
  *   IDLE         -> LENT        [pg_lend]
+ *   IDLE         -> CHECKING    [pg_check]
+ *   CHECKING     -> IDLE        [clean]
  *   LENT         -> IDLE        [pg_release]
  *   LENT         -> CLEANING    [pg_release]
  *   CLEANING     -> IDLE        [clean]
@@ -33,6 +35,9 @@
 /* How long cleaning may take before the session is thrown away. A COMMIT under way is waited for,
  * be it that a standby has to confirm it: to close would not end it on the server. */
 enum { CLEANING_MS = 250, COMMIT_CLEANING_S = 600 };
+
+/* How long the server may take to show that it is there. */
+enum { CHECKING_MS = 1000 };
 
 /* How long the server may take to close its end: when it does not answer others either, and at
  * most. */
@@ -82,12 +87,13 @@ static void clean(struct pg *pg);
 static void set_state(struct pg *pg, enum pg_state state)
 {
     loop_disarm(pg->loop, &pg->timer);
-    pg->state = state;
     if (state == PG_IDLE) {
-        pg->idle_since = pg->loop->now;
+        pg->idle_since = pg->state == PG_CHECKING ? pg->idle_since : pg->loop->now;
+        pg->heard_at = pg->loop->now;
         pg->rolled_back = false;
         pg->reset = false;
     }
+    pg->state = state;
 }
 
 static struct pg *pg_of_timer(struct timer *timer)
@@ -572,6 +578,28 @@ static void clean(struct pg *pg)
     }
 }
 
+static void on_checking_timeout(struct timer *timer)
+{
+    struct error err;
+    error_set(&err, ERROR_UNAVAILABLE, "an idle connection did not answer");
+    lost(pg_of_timer(timer), &err);
+}
+
+void pg_check(struct pg *pg)
+{
+    assert(pg->state == PG_IDLE);
+    set_state(pg, PG_CHECKING);
+    loop_arm(pg->loop, &pg->timer, pg->loop->now + MILLISECONDS(CHECKING_MS), on_checking_timeout);
+    flush_own(pg, pipeline_sync(&pg->pipeline));
+}
+
+bool pg_is_quiet(const struct pg *pg)
+{
+    char byte;
+    assert(pg->state == PG_IDLE);
+    return recv(PQsocket(pg->conn), &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
+}
+
 void pg_lend(struct pg *pg)
 {
     assert(pg->state == PG_IDLE);
@@ -780,6 +808,7 @@ static void read_idle(struct pg *pg)
         }
         PQclear(result);
     }
+    pg->events->on_idle(pg);
 }
 
 static void read_lent(struct pg *pg, uint32_t events)
@@ -816,6 +845,7 @@ static void on_socket(struct watch *watch, uint32_t events)
     case PG_LENT:
         read_lent(pg, events);
         break;
+    case PG_CHECKING:
     case PG_CLEANING:
         if (pg->copy.state != COPY_NONE ? turn_copy(pg, events) : turn_pipeline(pg)) {
             clean(pg);

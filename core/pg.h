@@ -2,6 +2,7 @@
  * The pool opens it, lends it and takes it back; a transaction runs batches on it.
  *
  *   RESOLVING -> CONNECTING -> SETTING_UP -> IDLE <-> LENT -> CLEANING -> IDLE
+ *                                            IDLE -> CHECKING -> IDLE
  *                                             any of them -> CLOSING -> CLOSED
  *
  * Events come from the loop, never from inside a call below, so that a caller need not fear to be
@@ -29,6 +30,7 @@ enum pg_state {
     PG_CONNECTING, /* libpq is connecting and authenticating */
     PG_SETTING_UP, /* the session's settings are on their way */
     PG_IDLE,       /* clean, nobody's */
+    PG_CHECKING,   /* nobody's: has to show that the server is still there */
     PG_LENT,       /* somebody's */
     PG_CLEANING,   /* given back dirty: being cancelled, drained, rolled back, reset */
     PG_CLOSING,    /* said goodbye; the server has not closed its end yet */
@@ -36,7 +38,7 @@ enum pg_state {
 };
 
 struct pg_events {
-    /* The session is IDLE: opened, or clean again. */
+    /* The session is IDLE: opened, clean again, checked; or it is so still, and was read from. */
     void (*on_idle)(struct pg *pg);
     /* It broke, or could not be opened: on_closed() follows. Not for a close that was asked for. */
     void (*on_failed)(struct pg *pg, const struct error *err);
@@ -75,13 +77,21 @@ struct pg {
     uint64_t opened_at;       /* when it was first IDLE */
     uint64_t expires_at;      /* the pool's: max lifetime with jitter */
     uint64_t left_at;         /* the pool's: when it was given back, or began to close */
-    uint64_t idle_since;
+    uint64_t idle_since;      /* when it was given back; a check does not count */
+    uint64_t heard_at;        /* when it last became IDLE */
     uint64_t closing_since;
 };
 
 /* Begins to open a session, to be done by `deadline`. */
 struct pg *pg_open(struct loop *loop, struct helper *helper, const struct pg_target *target,
                    const struct pg_events *events, void *owner, uint64_t deadline);
+
+/* IDLE -> CHECKING -> IDLE, or lost if the server does not answer for a second. */
+void pg_check(struct pg *pg);
+
+/* False if an IDLE session has something to tell that was not read yet: perhaps that it has ended.
+ * Costs a system call. */
+bool pg_is_quiet(const struct pg *pg);
 
 /* IDLE -> LENT. */
 void pg_lend(struct pg *pg);

@@ -22,6 +22,9 @@ enum { TURN_MS = 50 };
 /* A worker that has not used its last session for so long can spare it. */
 enum { SPARE_S = 1 };
 
+/* A session that rested for longer is looked at before it is lent. */
+enum { TRUSTED_S = 1 };
+
 /* A session that is cleaned or closed for longer than this may be so for long. */
 enum { RETURN_MS = 300 };
 
@@ -59,7 +62,9 @@ static size_t list_length(const struct list *head)
 
 static void publish(struct pool *pool)
 {
+    atomic_store(&pool->slot->opening, (uint32_t)list_length(&pool->opening));
     atomic_store(&pool->slot->idle, (uint32_t)list_length(&pool->idle));
+    atomic_store(&pool->slot->lent, (uint32_t)list_length(&pool->lent));
     atomic_store(&pool->slot->waiting, pool->waiting);
 }
 
@@ -76,11 +81,12 @@ static void dequeue(struct pool *pool, struct pool_waiter *waiter)
     counter_add(pool->slot, pool_wait_seconds_total, pool->loop->now - waiter->since);
 }
 
-static void lend(struct pool *pool, struct pg *pg)
+static void lend(struct pool *pool, const struct pool_waiter *waiter, struct pg *pg)
 {
     pg_lend(pg);
     list_move(&pool->lent, pg);
     counter_add(pool->slot, pool_acquires_total, 1);
+    counter_add(pool->slot, pool_acquire_seconds_total, pool->loop->now - waiter->since);
     publish(pool);
 }
 
@@ -274,6 +280,27 @@ static void on_retry(struct timer *timer)
     }
 }
 
+static bool retire_if_old(struct pool *pool, struct pg *pg)
+{
+    if (pool->loop->now < pg->expires_at) {
+        return false;
+    }
+    counter_add(pool->slot, pool_lifetime_closes_total, 1);
+    retire(pool, pg);
+    return true;
+}
+
+/* The one used last comes first. */
+static void put_to_rest(struct pool *pool, struct pg *pg)
+{
+    list_remove(&pg->link);
+    if (pg->idle_since == pool->loop->now) {
+        list_prepend(&pool->idle, &pg->link);
+    } else {
+        list_append(&pool->idle, &pg->link);
+    }
+}
+
 static void on_idle(struct pg *pg)
 {
     struct pool *pool = pg->owner;
@@ -284,11 +311,14 @@ static void on_idle(struct pg *pg)
         counter_add(pool->slot, pool_connects_total, 1);
         note_success(pool);
     }
-    if (pg_is_worn(pg) || pool->loop->now >= pg->expires_at) {
+    if (retire_if_old(pool, pg)) {
+        return;
+    }
+    if (pg_is_worn(pg)) {
         retire(pool, pg);
         return;
     }
-    list_move(&pool->idle, pg);
+    put_to_rest(pool, pg);
     serve(pool);
 }
 
@@ -333,19 +363,38 @@ static void open_for_waiters(struct pool *pool)
     }
 }
 
+/* The idle session to lend next; NULL if there is none. One that has rested for long and has
+ * something to say is left out: it may have ended, and the loop will read it next. */
+static struct pg *next_idle(const struct pool *pool)
+{
+    struct list *item, *following;
+    list_for_each (item, following, &pool->idle) {
+        struct pg *pg = list_entry(item, struct pg, link);
+        if (pg->idle_since + SECONDS(TRUSTED_S) > pool->loop->now || pg_is_quiet(pg)) {
+            return pg;
+        }
+    }
+    return NULL;
+}
+
+static void serve_oldest(struct pool *pool, struct pg *pg)
+{
+    struct pool_waiter *waiter = oldest_waiter(pool);
+    dequeue(pool, waiter);
+    lend(pool, waiter, pg);
+    waiter->granted(waiter, pg, NULL);
+}
+
 /* Brings together those who wait and what is idle. */
 static void serve(struct pool *pool)
 {
-    while (!list_is_empty(&pool->idle) && !list_is_empty(&pool->waiters)) {
+    struct pg *pg;
+    while (!list_is_empty(&pool->waiters) && (pg = next_idle(pool))) {
         if (must_give_up(pool)) {
-            retire(pool, list_entry(pool->idle.next, struct pg, link));
-            continue;
+            retire(pool, pg);
+        } else {
+            serve_oldest(pool, pg);
         }
-        struct pool_waiter *waiter = oldest_waiter(pool);
-        struct pg *pg = list_entry(pool->idle.next, struct pg, link);
-        dequeue(pool, waiter);
-        lend(pool, pg);
-        waiter->granted(waiter, pg, NULL);
     }
     if (!list_is_empty(&pool->waiters) && !pool->retry.slot) {
         open_for_waiters(pool);
@@ -360,9 +409,9 @@ static void serve(struct pool *pool)
 struct pg *pool_acquire(struct pool *pool, struct pool_waiter *waiter)
 {
     waiter->since = pool->loop->now;
-    if (list_is_empty(&pool->waiters) && !list_is_empty(&pool->idle)) {
-        struct pg *pg = list_entry(pool->idle.next, struct pg, link);
-        lend(pool, pg);
+    struct pg *pg = list_is_empty(&pool->waiters) ? next_idle(pool) : NULL;
+    if (pg) {
+        lend(pool, waiter, pg);
         return pg;
     }
     list_append(&pool->waiters, &waiter->link);
@@ -411,18 +460,31 @@ void pool_attend(struct pool *pool)
 
 /* Housework. */
 
-static void retire_old(struct pool *pool)
+static void retire_idle(struct pool *pool)
 {
     struct list *item, *following;
     size_t idle = list_length(&pool->idle);
-    uint64_t now = pool->loop->now;
     list_for_each (item, following, &pool->idle) {
         struct pg *pg = list_entry(item, struct pg, link);
-        bool unused =
-            now - pg->idle_since >= pool->options.max_idle && idle > pool->options.min_idle;
-        if (unused || now >= pg->expires_at || pg_is_worn(pg)) {
+        bool unused = pg->idle_since + pool->options.max_idle <= pool->loop->now;
+        if (retire_if_old(pool, pg)) {
+            idle--;
+        } else if (unused && idle > pool->options.min_idle) {
+            counter_add(pool->slot, pool_idle_closes_total, 1);
             retire(pool, pg);
             idle--;
+        }
+    }
+}
+
+static void check_idle(struct pool *pool)
+{
+    struct list *item, *following;
+    list_for_each (item, following, &pool->idle) {
+        struct pg *pg = list_entry(item, struct pg, link);
+        if (pg->heard_at + pool->options.health_check <= pool->loop->now) {
+            depart(pool, pg);
+            pg_check(pg);
         }
     }
 }
@@ -443,8 +505,9 @@ static void on_housework(struct timer *timer)
     if (pool->down.code != ERROR_NONE && !is_alive(pool)) {
         fail_waiters(pool);
     }
-    retire_old(pool);
+    retire_idle(pool);
     keep_minimum(pool);
+    check_idle(pool);
     serve(pool);
 }
 

@@ -22,6 +22,7 @@ struct shared_worker;
 struct pool_options {
     uint64_t max_lifetime;    /* microseconds; up to a tenth less by jitter */
     uint64_t max_idle;        /* microseconds */
+    uint64_t health_check;    /* microseconds between two checks of an idle session */
     uint64_t connect_timeout; /* microseconds */
     uint32_t min_idle;        /* this worker's share */
 };

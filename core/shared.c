@@ -187,7 +187,9 @@ void shared_bury(struct shared *shared, struct shared_worker *worker)
     worker->ready = false;
     worker->starved = 0;
     worker->wanting = false;
+    worker->opening = 0;
     worker->idle = 0;
+    worker->lent = 0;
     worker->waiting = 0;
     worker->in_flight = 0;
     worker->connections = 0;

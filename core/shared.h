@@ -27,10 +27,13 @@ enum shared_load { SHARED_LOADING, SHARED_LOADED, SHARED_REFUSED };
     X(pool_acquires_total, "Connections taken from the pool")                                      \
     X(pool_waits_total, "Acquires that had to wait")                                               \
     X(pool_wait_seconds_total, "Time spent waiting for a connection")                              \
+    X(pool_acquire_seconds_total, "Time until connections were taken")                             \
     X(pool_timeouts_total, "Waits given up")                                                       \
     X(pool_connects_total, "Sessions opened")                                                      \
     X(pool_connect_failures_total, "Sessions that could not be opened")                            \
     X(pool_closes_total, "Sessions closed")                                                        \
+    X(pool_lifetime_closes_total, "Sessions closed because of their age")                          \
+    X(pool_idle_closes_total, "Sessions closed because nobody used them")                          \
     X(queue_wait_seconds_total, "Time spent waiting for a turn")                                   \
     X(database_seconds_total, "Time spent waiting for PostgreSQL")                                 \
     X(statements_total, "Statements executed")                                                     \
@@ -60,7 +63,9 @@ struct shared_worker {
     _Atomic uint64_t starved;     /* pool: since when it has waiters, but no session and no permit;
                                      0 if it does not */
     _Atomic bool wanting;         /* pool: it could use one more permit */
+    _Atomic uint32_t opening;     /* pool: sessions on their way now */
     _Atomic uint32_t idle;        /* pool: sessions idle now */
+    _Atomic uint32_t lent;        /* pool: sessions in use now, lanes included */
     _Atomic uint32_t waiting;     /* pool: requests waiting for a session now */
     _Atomic uint32_t in_flight;   /* worker: requests in the application's hands */
     _Atomic uint32_t connections; /* worker: open client connections */

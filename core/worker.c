@@ -163,6 +163,7 @@ static struct pool_options pool_options(const struct config *config)
     return (struct pool_options){
         .max_lifetime = config->max_lifetime,
         .max_idle = config->max_idle,
+        .health_check = config->health_check,
         .connect_timeout = config->connect_timeout,
         .min_idle = ((uint32_t)config->pool_min_idle + workers - 1) / workers,
     };

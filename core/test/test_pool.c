@@ -45,7 +45,20 @@ bool pg_release(struct pg *pg, bool cancel)
     faults += pg->state != PG_LENT;
     pg->state = cancel ? PG_CLEANING : PG_IDLE;
     pg->idle_since = pg->loop->now;
+    pg->heard_at = pg->loop->now;
     return !cancel;
+}
+
+void pg_check(struct pg *pg)
+{
+    faults += pg->state != PG_IDLE;
+    pg->state = PG_CHECKING;
+}
+
+/* In these stories a session has something to say when it is worn. */
+bool pg_is_quiet(const struct pg *pg)
+{
+    return !pg->pipeline.retire;
 }
 
 bool pg_is_worn(const struct pg *pg)
@@ -97,6 +110,7 @@ static char diary[64]; /* who was served: in capitals if at once, with '!' if re
 static const struct pool_options usual = {
     .max_lifetime = SECONDS(100),
     .max_idle = SECONDS(20),
+    .health_check = SECONDS(10000),
     .connect_timeout = SECONDS(5),
 };
 
@@ -170,8 +184,9 @@ static void make_idle(struct pg *pg)
     if (pg) {
         pg->opened_at = pg->was_open ? pg->opened_at : loop.now;
         pg->was_open = true;
+        pg->idle_since = pg->state == PG_CHECKING ? pg->idle_since : loop.now;
+        pg->heard_at = loop.now;
         pg->state = PG_IDLE;
-        pg->idle_since = loop.now;
         pg->events->on_idle(pg);
     }
 }
@@ -255,6 +270,15 @@ static void take_step(char verb)
         break;
     case 'c': /* cleaned */
         make_idle(find(PG_CLEANING));
+        break;
+    case 'k': /* checked, and found well */
+        make_idle(find(PG_CHECKING));
+        break;
+    case 'd': /* checked, and found dead */
+        close_session(find(PG_CHECKING), ERROR_UNAVAILABLE);
+        break;
+    case 'q': /* has something to say, which nobody has read yet */
+        find(PG_IDLE)->pipeline.retire = true;
         break;
     case 'z': /* closed, as it was asked to */
         close_session(find(PG_CLOSING), ERROR_NONE);
@@ -480,12 +504,47 @@ static void test_minimum(void)
     finish("the minimum");
 }
 
+static void test_health(void)
+{
+    struct pool_options options = usual;
+    options.health_check = SECONDS(5);
+    begin(2, &options);
+    play("+a +b o o -a @3000 -b @3000");
+    check_text(shape(), "i1 g1 |", "a session that rests is checked");
+    play("k @100");
+    check_text(shape(), "i2 |", "and goes on resting");
+    struct pg *used = list_entry(pools[0].idle.next, struct pg, link);
+    check(used == sessions[1], "behind those used later");
+    play("@3000 @1 +c");
+    check_text(diary, "abC", "while one is checked another one is lent");
+    play("d @0 +d f");
+    check_text(diary, "abC", "with one that answers the database is not away");
+    play("-d -c @6000 k @15000");
+    check_int(shared->workers[0].counters.pool_idle_closes_total, 1, "a check is not a use");
+    finish("checks");
+}
+
+static void test_unread(void)
+{
+    begin(2, &usual);
+    play("+a o -a @1100 q +b");
+    check_text(shape(), "o1 i1 w1 |", "a session that may have ended is not lent");
+    play("o");
+    check_text(diary, "ab", "another one is opened instead");
+    finish("unread");
+}
+
 static void test_lifetime(void)
 {
     begin(1, &usual);
     play("+a o");
     uint64_t lifetime = customers[0].pg->expires_at - loop.now;
     check(lifetime <= SECONDS(100) && lifetime > SECONDS(90), "a lifetime is cut by a tenth");
+    play("-a @100000");
+    check_text(shape(), "g1 |", "when it is over, the session is closed");
+    play("z +a o");
+    check(customers[0].pg->expires_at - loop.now != lifetime, "no two lifetimes are the same");
+    check_int(shared->workers[0].counters.pool_lifetime_closes_total, 1, "it is counted");
     finish("lifetimes");
 }
 
@@ -501,6 +560,8 @@ int main(void)
     test_down();
     test_forget_while_failing();
     test_minimum();
+    test_health();
+    test_unread();
     test_lifetime();
     return test_end();
 }
