@@ -2,12 +2,14 @@
 -- the truth.
 local cjson = require "cjson"
 
+local environment = require "spec.support.environment"
 local eventually = require "spec.support.eventually"
 local shell = require "spec.support.shell"
 
 local db = {}
 
-local PSQL = "psql -XqAt -v ON_ERROR_STOP=1 -d "
+-- The program itself: Debian's psql is a script that looks for it, and takes longer than most queries.
+local PSQL = environment.postgres_folder() .. "/psql -XqAt -v ON_ERROR_STOP=1 -d "
 
 ---@class db.Database
 ---@field url string
@@ -108,36 +110,46 @@ end
 
 ---@class db.Session
 ---@field pipe file*
----@field output string
+---@field path string of the file to which psql writes
+---@field read integer bytes of it that belong to earlier calls
 ---@field count integer
 local Session = {}
 Session.__index = Session
 
----A session that stays open, to hold locks while the spec does something else.
+---A session that stays open: it holds locks while the spec does something else, and is quicker than
+---one for each statement.
 ---@return db.Session
 function Database:session()
-  local output = os.tmpname()
-  local command = PSQL .. shell.quote(self.url) .. " >" .. shell.quote(output) .. " 2>&1"
+  local path = os.tmpname()
+  local command = PSQL .. shell.quote(self.url) .. " >" .. shell.quote(path) .. " 2>&1"
   local pipe = assert(io.popen(command, "w"))
   pipe:setvbuf("no")
-  return setmetatable({ pipe = pipe, output = output, count = 0 }, Session)
+  return setmetatable({ pipe = pipe, path = path, read = 0, count = 0 }, Session)
 end
 
----Runs SQL in the session and waits until it is done.
+---Runs SQL in the session, waits until it is done, and returns what psql prints.
 ---@param sql string
+---@return string
 function Session:exec(sql)
   self.count = self.count + 1
-  local mark = "done " .. self.count
-  self.pipe:write(sql, ";\n\\echo ", mark, "\n")
-  eventually("the session to run " .. sql, function()
-    return shell.read(self.output):find(mark, 1, true)
+  local mark = ("done %d\n"):format(self.count)
+  self.pipe:write(sql, ";\n\\echo ", mark)
+  return eventually("the session to run " .. sql, function()
+    local output = shell.read(self.path):sub(self.read + 1)
+    local place = output:find(mark, 1, true)
+    if place then
+      self.read = self.read + #output
+      return output:sub(1, place - 1)
+    end
   end)
 end
 
----Ends the session; what it had not committed is rolled back.
+---Ends the session; what it had not committed is rolled back. Processes started meanwhile have the
+---pipe too, so that closing it would not tell psql.
 function Session:close()
+  self.pipe:write("\\q\n")
   self.pipe:close()
-  os.remove(self.output)
+  os.remove(self.path)
 end
 
 return db

@@ -1,7 +1,7 @@
 -- Waits for something to become true, instead of for a time to pass.
 local socket = require "socket"
 
-local STEP = 0.02 -- seconds between two looks
+local FIRST_STEP, LONGEST_STEP = 0.001, 0.02 -- seconds between two looks
 local PATIENCE = 20 -- seconds; only what hangs takes this long
 
 ---Calls `condition` until it returns something true, and returns that. Raises when it has not after
@@ -13,12 +13,14 @@ local PATIENCE = 20 -- seconds; only what hangs takes this long
 ---@return T
 local function eventually(what, condition, seconds)
   local give_up = socket.gettime() + (seconds or PATIENCE)
+  local step = FIRST_STEP
   repeat
     local value = condition()
     if value then
       return value
     end
-    socket.sleep(STEP)
+    socket.sleep(step)
+    step = math.min(2 * step, LONGEST_STEP)
   until socket.gettime() > give_up
   error("waited in vain for " .. what, 2)
 end
