@@ -574,11 +574,17 @@ int pipeline_read(struct pipeline *pipeline)
     return 0;
 }
 
+/* COMMIT's tag has come: what is lost behind it changes nothing. */
+static bool is_committed(const struct batch *batch)
+{
+    return batch->commit && batch->items[batch->count - 1].state == ITEM_DONE;
+}
+
 void pipeline_fail(struct pipeline *pipeline, const struct error *err)
 {
     while (!list_is_empty(&pipeline->runs)) {
         struct pg_run *run = list_entry(pipeline->runs.next, struct pg_run, link);
-        if (run->batch->error.code == ERROR_NONE) {
+        if (run->batch->error.code == ERROR_NONE && !is_committed(run->batch)) {
             run->batch->error = *err;
         }
         list_remove(&run->link);

@@ -187,7 +187,8 @@ static bool outcome_is_unknown(const struct tx *tx)
             return false; /* The server skipped the COMMIT behind it. */
         }
     }
-    return last->state == ITEM_SENT ||
+    /* The Sync behind a last item that is done may have committed it, or not. */
+    return last->state == ITEM_SENT || last->state == ITEM_DONE ||
            (last->state == ITEM_FAILED && broke_session(&tx->batch.error));
 }
 

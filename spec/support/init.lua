@@ -27,12 +27,14 @@
 -- the same time. Where to find things is said by the environment, see spec/support/environment.lua;
 -- ./dev test sets it.
 local support = {
+  books = require "spec.support.books",
   cluster = require "spec.support.cluster",
   db = require "spec.support.db",
   environment = require "spec.support.environment",
   eventually = require "spec.support.eventually",
   http = require "spec.support.http",
   problem = require "spec.support.problem",
+  proxy = require "spec.support.proxy",
   server = require "spec.support.server",
   shell = require "spec.support.shell",
 }

@@ -6,6 +6,7 @@ local db = require "spec.support.db"
 local environment = require "spec.support.environment"
 local eventually = require "spec.support.eventually"
 local http = require "spec.support.http"
+local proxy = require "spec.support.proxy"
 local shell = require "spec.support.shell"
 
 local server = {}
@@ -21,6 +22,7 @@ local LOG_LINES = 40 -- of each server, shown when a spec fails
 ---@field environment? table<string, string>
 ---@field database? string URL; by default a new database, dropped by stop()
 ---@field migrate? boolean false leaves the database empty
+---@field proxy? boolean true puts a proxy between server and database: server.proxy
 ---@field wait? boolean false returns before the server is ready
 
 ---@class server.Server
@@ -30,6 +32,7 @@ local LOG_LINES = 40 -- of each server, shown when a spec fails
 ---@field url string
 ---@field admin_url string
 ---@field process shell.Process
+---@field proxy? proxy.Proxy
 local Server = {}
 Server.__index = Server
 
@@ -78,6 +81,10 @@ end
 local function fill(self, options)
   copy_sources(self, options)
   open_database(self, options)
+  if options.proxy then
+    self.proxy = proxy.start(self.database, self.folder)
+    self.database = self.proxy.url
+  end
   if options.migrate ~= false then
     local output, code = self:run("migrate")
     if code ~= 0 then
@@ -278,6 +285,9 @@ end
 
 local function clean_up(self)
   running[self] = nil
+  if self.proxy then
+    self.proxy:stop()
+  end
   if self.database_name then
     db.drop(environment.maintenance_url(), self.database_name)
   end
