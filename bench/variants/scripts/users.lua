@@ -19,9 +19,16 @@ local NEW_USER = {
   },
 }
 
--- The updates and the action record are not waited for: they go with COMMIT.
-local function update_scores(tx, row)
-  local users = tx:query("get_user_scores")
+-- Two trips: one that inserts the user and reads the scores, one with all that depends on them, which
+-- goes with COMMIT.
+local function insert_user(tx, user)
+  tx:queue("create_user", user.username, user.score)
+  tx:queue("get_user_scores")
+  local results = tx:send_batch()
+  return results[1], results[2]
+end
+
+local function update_scores(tx, row, users)
   for _, user in ipairs(users) do
     local value = score.formula(user.score, #users)
     tx:queue("update_user_score", user.id, value)
@@ -34,12 +41,12 @@ end
 app.post("/users", { deadline = 2.0, body = NEW_USER }, function(req)
   local user = req.body
   local created = app.db:transaction({ serialize = "users" }, function(tx)
-    local row = tx:query_row("create_user", user.username, user.score)
+    local row, users = insert_user(tx, user)
     if not row then
       app.fail(409, ("the username %s is in use"):format(user.username))
     end
     tx:queue("create_user_profile", row.id, user.profile.firstname, user.profile.lastname)
-    update_scores(tx, row)
+    update_scores(tx, row, users)
     tx:queue("log_action", ("new user created with id %d and username %s"):format(row.id, user.username))
     return row
   end)
