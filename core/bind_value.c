@@ -9,6 +9,7 @@
 #include "bind_json.h"
 #include "buffer.h"
 #include "error.h"
+#include "json.h"
 #include "pgtype.h"
 
 struct array_builder {
@@ -100,6 +101,12 @@ static void push_bytea(lua_State *L, const char *text, size_t length)
     luaL_pushresultsize(&bytes, pgtype_decode_bytea(text, length, room));
 }
 
+static void push_number(lua_State *L, const char *text, size_t length)
+{
+    double value;
+    lua_pushnumber(L, json_read_decimal(text, length, &value) ? value : strtod(text, NULL));
+}
+
 void bind_value_push(lua_State *L, uint32_t type, const char *text, size_t length,
                      struct buffer *scratch)
 {
@@ -113,7 +120,7 @@ void bind_value_push(lua_State *L, uint32_t type, const char *text, size_t lengt
         break;
     case PGTYPE_FLOAT:
     case PGTYPE_NUMERIC:
-        lua_pushnumber(L, strtod(text, NULL));
+        push_number(L, text, length);
         break;
     case PGTYPE_JSON:
         push_json(L, text, length);

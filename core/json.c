@@ -324,41 +324,10 @@ static int parse_string(struct parser *parser, text_handler *tell)
     return tell(parser->context, text, length, parser->err) ? refused(parser, start) : 0;
 }
 
-/* The powers of ten that a double holds exactly. */
-static const double exact_powers[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
-                                      1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
-                                      1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
-
-/* A decimal without exponent whose digits fit a double exactly needs one division, which rounds
- * correctly. False for all others. */
-static bool plain_decimal(const char *text, size_t length, double *ret_value)
-{
-    uint64_t digits = 0;
-    size_t point = length; /* where the point stands */
-    if (length > 18) {
-        return false;
-    }
-    for (size_t i = text[0] == '-'; i < length; i++) {
-        if (text[i] == '.') {
-            point = i + 1;
-        } else if (is_digit(text[i])) {
-            digits = digits * 10 + (uint64_t)(text[i] - '0');
-        } else {
-            return false;
-        }
-    }
-    if (digits > UINT64_C(1) << 53) {
-        return false;
-    }
-    double value = (double)digits / exact_powers[length - point];
-    *ret_value = text[0] == '-' ? -value : value;
-    return true;
-}
-
 static int tell_number(struct parser *parser, const char *text, size_t length)
 {
     double value;
-    if (!plain_decimal(text, length, &value)) {
+    if (!json_read_decimal(text, length, &value)) {
         parser->scratch->length = 0;
         buffer_append(parser->scratch, text, length);
         buffer_append_char(parser->scratch, '\0');

@@ -54,6 +54,10 @@ int json_write_number(struct buffer *out, double value);
 enum { JSON_NUMBER_SIZE = 32 };
 size_t json_format_number(char text[JSON_NUMBER_SIZE], double value);
 
+/* The double nearest to a decimal without exponent, such as "-10865.25", where that is quickly
+ * found. False if it is not, or if the text is something else: strtod() knows. */
+bool json_read_decimal(const char *text, size_t length, double *ret_value);
+
 /* True if the bytes are valid UTF-8 (no overlong forms, no surrogates, at most U+10FFFF). */
 bool json_is_utf8(const char *text, size_t length);
 

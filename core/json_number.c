@@ -1,8 +1,10 @@
-/* Numbers to JSON text. A double is written in the fewest digits that read back as the same one:
- * found with integers of 128 bits where these are exact, by trying elsewhere. */
+/* Numbers to JSON text, and plain decimals back. A double is written in the fewest digits that read
+ * back as the same one: found with integers of 128 bits where these are exact, by trying elsewhere.
+ */
 #include "json.h"
 
 #include <assert.h>
+#include <float.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -192,4 +194,71 @@ int json_write_number(struct buffer *out, double value)
     }
     out->length += json_format_number(buffer_reserve(out, JSON_NUMBER_SIZE), value);
     return 0;
+}
+
+/* The digits of a decimal as one number, and how many of them stand behind the point. False if
+ * there are more than 64 bits hold, or anything but digits and a point. */
+static bool read_digits(const char *text, size_t length, uint64_t *ret_digits, size_t *ret_fraction)
+{
+    uint64_t digits = 0;
+    size_t point = length;
+    if (length > 20 || length == 0) {
+        return false;
+    }
+    for (size_t i = 0; i < length; i++) {
+        if (text[i] >= '0' && text[i] <= '9') {
+            digits = digits * 10 + (uint64_t)(text[i] - '0');
+        } else if (text[i] == '.' && point == length) {
+            point = i;
+        } else {
+            return false;
+        }
+    }
+    *ret_digits = digits;
+    *ret_fraction = point == length ? 0 : length - point - 1;
+    return point < length || length < 20;
+}
+
+#if defined(__x86_64__) && LDBL_MANT_DIG == 64
+
+/* Digits and power are exact in the 64 bits of a long double, so one division gives the nearest of
+ * these. Rounded again it is the nearest double, unless the first rounding led exactly half-way
+ * between two. */
+static bool divide(uint64_t digits, size_t fraction, double *ret_value)
+{
+    static const long double powers[] = {1e0L,  1e1L,  1e2L,  1e3L,  1e4L,  1e5L,  1e6L,
+                                         1e7L,  1e8L,  1e9L,  1e10L, 1e11L, 1e12L, 1e13L,
+                                         1e14L, 1e15L, 1e16L, 1e17L, 1e18L, 1e19L};
+    long double quotient = (long double)digits / powers[fraction];
+    uint64_t mantissa;
+    memcpy(&mantissa, &quotient, sizeof mantissa);
+    *ret_value = (double)quotient;
+    return (mantissa & 0x7ff) != 0x400;
+}
+
+#else
+
+/* Digits and power are exact, so one division gives the nearest double. */
+static bool divide(uint64_t digits, size_t fraction, double *ret_value)
+{
+    static const double powers[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,
+                                    1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19};
+    *ret_value = (double)digits / powers[fraction];
+    return digits <= UINT64_C(1) << 53;
+}
+
+#endif
+
+bool json_read_decimal(const char *text, size_t length, double *ret_value)
+{
+    bool negative = length > 0 && *text == '-';
+    uint64_t digits;
+    size_t fraction;
+    double value;
+    if (!read_digits(text + negative, length - negative, &digits, &fraction) ||
+        !divide(digits, fraction, &value)) {
+        return false;
+    }
+    *ret_value = negative ? -value : value;
+    return true;
 }

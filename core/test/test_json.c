@@ -665,6 +665,22 @@ static void test_decimals(void)
     check_int(right, 100000, "decimals are read as the nearest double; wrong: %s", first_wrong);
 }
 
+/* Half-way between two doubles, or so near to it that 64 bits cannot tell. */
+static void test_half_way(void)
+{
+    static const char *const texts[] = {
+        "9007199254740993.0",   "9007199254740995.0",   "-9007199254740993.0",
+        "18014398509481986.0",  "4503599627370496.5",   "4503599627370497.5",
+        "1152921504606847104.", "922337203685477555.2", "0.50000000000000005",
+        "9007199254740992.999", "9007199254740993.001", "1.00000000000000011102",
+    };
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        double value, right = strtod(texts[i], NULL);
+        bool quick = json_read_decimal(texts[i], strlen(texts[i]), &value);
+        check(!quick || value == right, "%s is read as the nearest double, or left", texts[i]);
+    }
+}
+
 int main(void)
 {
     test_table(accepted, "");
@@ -679,5 +695,6 @@ int main(void)
     test_round_trip();
     test_integers_round_trip();
     test_decimals();
+    test_half_way();
     return test_end();
 }
