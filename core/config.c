@@ -45,6 +45,7 @@ struct setting {
     const char *const *choices; /* NULL-terminated */
 };
 
+static const char *const half_closed[] = {"cancel", "answer", NULL};
 static const char *const log_formats[] = {"text", "json", NULL};
 static const char *const log_levels[] = {"debug", "info", "warn", "error", NULL};
 
@@ -78,6 +79,11 @@ static const struct setting settings[] = {
      "TIME", "longest wait for a new session", SECOND / 1000, YEAR, NULL},
     {"deadline", "MOONPOOL_DEADLINE", KIND_DURATION, FIELD(deadline), "2s", "TIME",
      "of a request whose route names none", SECOND / 1000, YEAR, NULL},
+    {"send-timeout", "MOONPOOL_SEND_TIMEOUT", KIND_DURATION, FIELD(send_timeout), "0s", "TIME",
+     "let clients read an answer after its deadline, as long as they take some of it in this time",
+     0, YEAR, NULL},
+    {"half-closed", "MOONPOOL_HALF_CLOSED", KIND_CHOICE, FIELD(half_closed), "cancel", "HOW",
+     "cancel or answer a request whose client has closed its sending side", 0, 0, half_closed},
     {"shutdown-timeout", "MOONPOOL_SHUTDOWN_TIMEOUT", KIND_DURATION, FIELD(shutdown), "10s", "TIME",
      "longest time that draining may take", 0, YEAR, NULL},
     {"body-limit", "MOONPOOL_BODY_LIMIT", KIND_SIZE, FIELD(body_limit), "1MiB", "SIZE",

@@ -21,6 +21,9 @@ enum command {
     COMMAND_HELP, /* `--help`, `help` or no command */
 };
 
+/* What becomes of a request whose client has closed its sending side. */
+enum half_closed { HALF_CLOSED_CANCEL, HALF_CLOSED_ANSWER };
+
 struct config {
     enum command command;
     char **arguments; /* borrowed from argv: what follows the options, for `test`; the command that
@@ -42,6 +45,7 @@ struct config {
     uint64_t health_check; /* microseconds; an idle session is checked; default 30 s */
     uint64_t connect_timeout; /* microseconds; default 5 s */
     uint64_t deadline;        /* microseconds; of a request whose route names none; default 2 s */
+    uint64_t send_timeout;    /* microseconds; 0: answers end at the deadline, the default */
     uint64_t shutdown;        /* microseconds that draining may take; default 10 s */
     size_t body_limit;        /* bytes of a request body; default 1 MiB */
     size_t header_limit;      /* bytes of memory for a request's head; default 8 KiB */
@@ -49,6 +53,7 @@ struct config {
     bool development;         /* error pages show script errors */
     bool check_only;          /* serve --check: validate, print, exit */
     bool watch;               /* reload when a script or statement file changes; default true */
+    enum half_closed half_closed;
     enum log_level log_level;
     enum log_format log_format;
 };

@@ -10,6 +10,7 @@
 
 #include <arpa/inet.h>
 #include <inttypes.h>
+#include <linux/tcp.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -74,6 +75,31 @@ static void time_out_handling(struct exchange *exchange)
     }
 }
 
+/* True if the client has taken some of the answer since it was asked last. */
+static bool takes_answer(struct client *client)
+{
+    struct tcp_info info;
+    socklen_t size = sizeof info;
+    if (getsockopt(client->fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0 ||
+        info.tcpi_bytes_acked == client->bytes_acked) {
+        return false;
+    }
+    client->bytes_acked = info.tcpi_bytes_acked;
+    return true;
+}
+
+static void time_out_sending(struct exchange *exchange)
+{
+    struct client *client = exchange->client;
+    uint64_t patience = client->http->options.send_timeout;
+    if (patience && takes_answer(client)) {
+        client_set_due(client, client->http->loop->now + patience);
+    } else {
+        exchange->request->error = ERROR_DEADLINE;
+        cut(client);
+    }
+}
+
 static void expire(struct client *client)
 {
     struct exchange *exchange = client->exchange;
@@ -90,7 +116,7 @@ static void expire(struct client *client)
         time_out_handling(exchange);
         break;
     case STAGE_ANSWERED:
-        cut(client);
+        time_out_sending(exchange);
         break;
     case STAGE_GONE:
         break;

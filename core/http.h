@@ -34,8 +34,10 @@ struct http_options {
     int listen_fd; /* borrowed: stays open in the master */
     uint64_t deadline;
     size_t body_limit;
-    size_t header_limit; /* bytes for a request's head; each connection takes a little more */
+    uint64_t send_timeout; /* 0, or how long after its deadline a client may take nothing */
+    size_t header_limit;   /* bytes for a request's head; each connection takes a little more */
     bool access_log;
+    bool answer_half_closed; /* a client that has only closed its sending side is not gone */
 };
 
 struct http;

@@ -31,18 +31,10 @@ enum {
 
 /* How long a request is polled before it is suspended: up to twice this. */
 #define POLL_TIME MILLISECONDS(10)
-/* An answer may be read until its request's deadline and a grace, or for this long after the
- * headers arrived if that is later: a client on a slow line still gets a large answer, and one that
- * does not read at all cannot hold the answer's memory for ever. */
-#define SEND_TIME SECONDS(10)
+/* How long after the deadline an answer may still be on its way. */
 #define SEND_GRACE MILLISECONDS(100)
 
 /* -- Stages -- */
-
-static uint64_t later(uint64_t a, uint64_t b)
-{
-    return a > b ? a : b;
-}
 
 static void stop_polling(struct exchange *exchange)
 {
@@ -82,8 +74,7 @@ void exchange_enter(struct exchange *exchange, enum stage stage)
     } else if (stage == STAGE_HANDLING) {
         client->http->handling++;
     } else if (stage == STAGE_ANSWERED) {
-        client_set_due(client,
-                       later(request->deadline + SEND_GRACE, request->received + SEND_TIME));
+        client_set_due(client, request->deadline + SEND_GRACE);
     }
 }
 
@@ -144,14 +135,16 @@ static void on_hangup(struct watch *watch, uint32_t events)
     exchange_enter(exchange, STAGE_GONE);
 }
 
-/* A descriptor that cannot be watched only means that a hang-up is noticed with the answer. */
+/* A connection that is closed both ways, or reset, is told of in any case. A descriptor that cannot
+ * be watched only means that a hang-up is noticed with the answer. */
 static void suspend(struct exchange *exchange)
 {
     struct client *client = exchange->client;
     stop_polling(exchange);
     exchange->suspended = true;
     MHD_suspend_connection(exchange->connection);
-    loop_add(client->http->loop, &client->watch, client->fd, EPOLLRDHUP, on_hangup);
+    loop_add(client->http->loop, &client->watch, client->fd,
+             client->http->options.answer_half_closed ? 0 : EPOLLRDHUP, on_hangup);
 }
 
 static void on_poll_timer(struct timer *timer)

@@ -145,7 +145,7 @@ static void begin(struct guard *guard)
     guard->chunked = guard->in_trailers = false;
     guard->bad_length = NULL;
     guard->word_length = 0;
-    guard->method.data = guard->target.data = guard->id.data = NULL;
+    guard_forget(guard);
 }
 
 static size_t at_start(struct guard *guard, char *data, size_t size)
@@ -579,7 +579,7 @@ size_t guard_pass(struct guard *guard, char *data, size_t size)
 {
     size_t begin = 0;
     size_t at = 0;
-    guard->method.data = guard->target.data = guard->id.data = NULL;
+    guard_forget(guard);
     while (at < size && guard->fault == ERROR_NONE) {
         enum place place = guard->place;
         begin = place == PLACE_START ? at : begin;
@@ -591,4 +591,9 @@ size_t guard_pass(struct guard *guard, char *data, size_t size)
         }
     }
     return guard->fault == ERROR_NONE ? size : begin;
+}
+
+void guard_forget(struct guard *guard)
+{
+    guard->method.data = guard->target.data = guard->id.data = NULL;
 }

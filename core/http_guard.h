@@ -11,7 +11,7 @@
 
 enum { GUARD_WORD = 32 };
 
-/* A text in the piece that was passed last; NULL if it came before that piece, or never. */
+/* A text in the piece that was passed last, valid with it; NULL if it came before, or never. */
 struct guard_text {
     const char *data;
     size_t length;
@@ -47,5 +47,8 @@ void guard_init(struct guard *guard, size_t limit);
  * message with the fault, which may have been before this piece. Blanks behind the length of a body
  * are moved in front of it, since MHD does not know them there. */
 size_t guard_pass(struct guard *guard, char *data, size_t size);
+
+/* The piece that was passed last is no longer valid. */
+void guard_forget(struct guard *guard);
 
 #endif

@@ -148,6 +148,7 @@ static ssize_t take_in(struct client *client, char *data, size_t size)
     } else if (idle && input_has_begun(client)) {
         client_begin_head(client);
     }
+    guard_forget(guard);
     if (passed == 0) {
         errno = EAGAIN;
     }

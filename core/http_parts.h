@@ -52,7 +52,8 @@ struct client {
     struct exchange *exchange; /* the current one, or NULL; owned */
     struct watch watch;        /* for a hang-up while its request waits */
     struct timer timer;
-    uint64_t due; /* when its patience ends */
+    uint64_t due;         /* when its patience ends */
+    uint64_t bytes_acked; /* by the client, when that was looked at last */
     struct guard guard;
     uint32_t ended;           /* exchanges that are over */
     uint64_t head_begun;      /* when the head that is arriving began to */

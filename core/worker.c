@@ -81,7 +81,10 @@ static int start_http(struct worker *worker, struct error *err)
                                    .deadline = worker->config->deadline,
                                    .body_limit = worker->config->body_limit,
                                    .header_limit = worker->config->header_limit,
-                                   .access_log = true};
+                                   .send_timeout = worker->config->send_timeout,
+                                   .access_log = true,
+                                   .answer_half_closed =
+                                       worker->config->half_closed == HALF_CLOSED_ANSWER};
     struct http_options admin_options = {.listen_fd = worker->admin_fd,
                                          .deadline = SECONDS(ADMIN_DEADLINE_S),
                                          .body_limit = ADMIN_BODY_LIMIT,
