@@ -30,64 +30,152 @@ static void encode_json(lua_State *L, int index, struct handling *handling)
     }
 }
 
-/* Pushes what a member of an array parameter is in text. */
-static const char *element_text(lua_State *L, size_t *ret_length)
+/* An array parameter on its way into a literal, {1,NULL,"a b",{...}}. */
+struct array_encoder {
+    lua_State *L;
+    struct buffer *out; /* borrowed */
+    uint32_t element;   /* type; 0 if unknown */
+};
+
+/* Pushes a number as the text that its type takes. */
+static void push_number_text(struct array_encoder *encoder, int index)
 {
-    switch (lua_type(L, -1)) {
-    case LUA_TBOOLEAN:
-        lua_pushstring(L, lua_toboolean(L, -1) ? "true" : "false");
-        break;
-    case LUA_TNUMBER:
-    case LUA_TSTRING:
-        lua_pushvalue(L, -1);
-        break;
-    default:
-        luaL_error(L, "an array parameter holds a %s", luaL_typename(L, -1));
+    lua_State *L = encoder->L;
+    char text[PGTYPE_NUMBER_SIZE];
+    struct error err;
+    size_t length;
+    if (lua_isinteger(L, index)) {
+        lua_pushvalue(L, index);
+        lua_tostring(L, -1);
+    } else if (pgtype_number_text(text, encoder->element, lua_tonumber(L, index), &length, &err)) {
+        bind_error_raise(L, &err);
+    } else {
+        lua_pushlstring(L, text, length);
     }
-    return lua_tolstring(L, -1, ret_length);
 }
 
-/* Appends the table at `index` as an array literal: {1,NULL,"a b",{...}}. */
-static void encode_array(lua_State *L, int index, struct buffer *out, int depth)
+/* Pushes bytes as PostgreSQL reads them, "\x48656c6c6f". */
+static void push_hex(lua_State *L, int index)
 {
+    static const char digits[] = "0123456789abcdef";
+    size_t length;
+    const char *bytes = lua_tolstring(L, index, &length);
+    luaL_Buffer hex;
+    luaL_buffinitsize(L, &hex, 2 + 2 * length);
+    luaL_addstring(&hex, "\\x");
+    for (size_t i = 0; i < length; i++) {
+        luaL_addchar(&hex, digits[(unsigned char)bytes[i] >> 4]);
+        luaL_addchar(&hex, digits[bytes[i] & 15]);
+    }
+    luaL_pushresult(&hex);
+}
+
+/* Pushes a table as JSON, which is put together behind the literal. */
+static void push_json(struct array_encoder *encoder, int index)
+{
+    struct buffer *out = encoder->out;
+    size_t before = out->length;
+    struct error err;
+    if (bind_json_encode(encoder->L, index, out, &err) != 0) {
+        bind_error_raise(encoder->L, &err);
+    }
+    lua_pushlstring(encoder->L, out->data + before, out->length - before);
+    out->length = before;
+}
+
+/* Pushes the text of the element at `index`. */
+static void push_element(struct array_encoder *encoder, int index)
+{
+    lua_State *L = encoder->L;
+    enum pgtype_class class = pgtype_classify(encoder->element, NULL);
+    switch (lua_type(L, index)) {
+    case LUA_TBOOLEAN:
+        lua_pushstring(L, lua_toboolean(L, index) ? "true" : "false");
+        break;
+    case LUA_TNUMBER:
+        push_number_text(encoder, index);
+        break;
+    case LUA_TSTRING:
+        class == PGTYPE_BYTEA ? push_hex(L, index) : lua_pushvalue(L, index);
+        break;
+    case LUA_TTABLE:
+    case LUA_TLIGHTUSERDATA:
+        if (class == PGTYPE_JSON) {
+            push_json(encoder, index);
+            break;
+        }
+        /* fall through */
+    default:
+        luaL_error(L, "an array parameter holds a %s", luaL_typename(L, index));
+    }
+}
+
+static void encode_array(struct array_encoder *encoder, int index, int depth);
+
+/* Appends the element on top. */
+static void encode_element(struct array_encoder *encoder, int depth)
+{
+    lua_State *L = encoder->L;
+    int index = lua_gettop(L);
+    size_t length;
+    bool nested = lua_istable(L, index) && pgtype_classify(encoder->element, NULL) != PGTYPE_JSON;
+    if (bind_queue_is_null(L, index)) {
+        buffer_append_text(encoder->out, "NULL");
+    } else if (nested) {
+        encode_array(encoder, index, depth + 1);
+    } else {
+        push_element(encoder, index);
+        const char *text = lua_tolstring(L, -1, &length);
+        pgtype_write_array_element(encoder->out, text, length);
+        lua_pop(L, 1);
+    }
+}
+
+/* Raises for an object: it would become an empty array. */
+static void refuse_object(lua_State *L, int index)
+{
+    lua_pushnil(L);
+    if (lua_next(L, index)) {
+        luaL_error(L, "an array parameter holds a table that is no sequence");
+    }
+}
+
+static void encode_array(struct array_encoder *encoder, int index, int depth)
+{
+    lua_State *L = encoder->L;
     if (depth > MOST_DIMENSIONS) {
         luaL_error(L, "an array parameter has more than %d dimensions", MOST_DIMENSIONS);
     }
-    luaL_checkstack(L, 4, "an array parameter is nested too deeply");
+    luaL_checkstack(L, 6, "an array parameter is nested too deeply");
     lua_Integer length = (lua_Integer)lua_rawlen(L, index);
-    buffer_append_char(out, '{');
+    if (length == 0) {
+        refuse_object(L, index);
+    }
+    buffer_append_char(encoder->out, '{');
     for (lua_Integer i = 1; i <= length; i++) {
         if (i > 1) {
-            buffer_append_char(out, ',');
+            buffer_append_char(encoder->out, ',');
         }
-        int type = lua_rawgeti(L, index, i);
-        if (type == LUA_TTABLE) {
-            encode_array(L, lua_gettop(L), out, depth + 1);
-        } else if (type == LUA_TNIL || type == LUA_TLIGHTUSERDATA) {
-            buffer_append_text(out, "NULL");
-        } else {
-            size_t size;
-            const char *text = element_text(L, &size);
-            pgtype_write_array_element(out, text, size);
-            lua_pop(L, 1);
-        }
+        lua_rawgeti(L, index, i);
+        encode_element(encoder, depth);
         lua_pop(L, 1);
     }
-    buffer_append_char(out, '}');
+    buffer_append_char(encoder->out, '}');
 }
 
 /* Without a described type a sequence is taken for an array, any other table for JSON. */
-static bool wants_array(lua_State *L, int index, uint32_t type)
+static bool wants_array(lua_State *L, int index, uint32_t type, uint32_t *ret_element)
 {
-    enum pgtype_class class = pgtype_classify(type, NULL);
+    enum pgtype_class class = pgtype_classify(type, ret_element);
     return class == PGTYPE_ARRAY || (class != PGTYPE_JSON && type == 0 && lua_rawlen(L, index) > 0);
 }
 
 void bind_queue_encode(lua_State *L, int index, uint32_t type, struct handling *handling)
 {
-    if (wants_array(L, index, type)) {
+    struct array_encoder encoder = {.L = L, .out = &handling->scratch};
+    if (wants_array(L, index, type, &encoder.element)) {
         handling->scratch.length = 0;
-        encode_array(L, index, &handling->scratch, 1);
+        encode_array(&encoder, index, 1);
     } else {
         encode_json(L, index, handling);
     }

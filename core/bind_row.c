@@ -42,6 +42,17 @@ struct unread {
 
 /* Rows. */
 
+void bind_row_check_columns(lua_State *L, const struct pg_result *result)
+{
+    struct error err;
+    const char *twin = pg_result_twin(result);
+    if (twin) {
+        error_set(&err, ERROR_SCRIPT,
+                  "two columns are named \"%s\": give one another name, with as", twin);
+        bind_error_raise(L, &err);
+    }
+}
+
 void bind_row_push_kind(lua_State *L, const struct pg_result *result)
 {
     int columns = pg_result_columns(result);
@@ -193,6 +204,7 @@ void bind_row_push_first(lua_State *L, struct pg_result **result)
         *result = NULL;
         return;
     }
+    bind_row_check_columns(L, *result);
     struct unread *unread = keep(L, handling, result);
     push_unread(L, unread);
     if (handling->unread_count > MOST_UNREAD) {

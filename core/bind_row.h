@@ -25,6 +25,9 @@ void bind_row_push(struct lua_State *L, const struct pg_result *result, int row,
  * from the result. That ends with the request: looking at it for the first time later raises. */
 void bind_row_push_first(struct lua_State *L, struct pg_result **result);
 
+/* Raises if two columns have the same name: a row has room for one of them. */
+void bind_row_check_columns(struct lua_State *L, const struct pg_result *result);
+
 /* Appends a row as JSON. -1 with ERROR_SCRIPT if it is not valid UTF-8. */
 int bind_row_write(const struct pg_result *result, int row, struct buffer *out, struct error *err);
 

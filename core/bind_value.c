@@ -6,6 +6,7 @@
 #include <lauxlib.h>
 #include <lua.h>
 
+#include "bind_error.h"
 #include "bind_json.h"
 #include "buffer.h"
 #include "error.h"
@@ -78,16 +79,18 @@ static void push_array(lua_State *L, uint32_t element, const char *text, size_t 
 
 static void push_json(lua_State *L, const char *text, size_t length)
 {
-    struct error err;
-    if (bind_json_decode(L, text, length, &err) != 0) {
-        lua_pushlstring(L, text, length);
+    struct error err, raised;
+    if (bind_json_decode_column(L, text, length, &err) != 0) {
+        error_set(&raised, err.code == ERROR_MEMORY ? ERROR_MEMORY : ERROR_SCRIPT,
+                  "a json column cannot be read by a script: %s", err.message);
+        bind_error_raise(L, &raised);
     }
 }
 
 static void push_timestamp(lua_State *L, const char *text, size_t length)
 {
     char iso[80];
-    if (length + 2 > sizeof iso) {
+    if (length > sizeof iso) {
         lua_pushlstring(L, text, length);
         return;
     }

@@ -146,6 +146,20 @@ static void check_bulk(struct load_check *check, const struct statement *stateme
     }
 }
 
+/* A row has room for one column of a name. */
+static void check_columns(struct load_check *check, const struct batch_item *item)
+{
+    const struct statement *statement = item->statement;
+    bool gives_rows = statement->kind == STATEMENT_ONE || statement->kind == STATEMENT_MANY;
+    const char *twin = gives_rows ? pg_result_twin(item->result) : NULL;
+    if (twin && check->error.code == ERROR_NONE) {
+        error_set(&check->error, ERROR_SCRIPT,
+                  "two columns are named \"%s\": give one another name, with as", twin);
+        snprintf(check->error.where, sizeof check->error.where, "%s:%d", statement->file,
+                 statement->line);
+    }
+}
+
 static void on_described(struct tx *tx)
 {
     struct load_check *check = list_entry((void *)tx, struct load_check, tx);
@@ -155,6 +169,7 @@ static void on_described(struct tx *tx)
         if (item->state == ITEM_DONE) {
             take_description(check->generation, item);
             check_bulk(check, item->statement);
+            check_columns(check, item);
         } else if (item->state == ITEM_FAILED && item->result && check->error.code == ERROR_NONE &&
                    tx->error.code != ERROR_UNAVAILABLE) {
             refuse(check, item);

@@ -34,6 +34,27 @@ const char *pg_result_name(const struct pg_result *result, int column)
     return PQfname(result, column);
 }
 
+static bool is_repeated(const PGresult *result, int column)
+{
+    for (int before = 0; before < column; before++) {
+        if (strcmp(PQfname(result, before), PQfname(result, column)) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+const char *pg_result_twin(const struct pg_result *result)
+{
+    int columns = PQnfields(result);
+    for (int column = 1; column < columns; column++) {
+        if (is_repeated(result, column)) {
+            return PQfname(result, column);
+        }
+    }
+    return NULL;
+}
+
 uint32_t pg_result_type(const struct pg_result *result, int column)
 {
     return PQftype(result, column);

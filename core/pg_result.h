@@ -18,6 +18,8 @@ size_t pg_result_memory(const struct pg_result *result);
 int pg_result_rows(const struct pg_result *result);
 int pg_result_columns(const struct pg_result *result);
 const char *pg_result_name(const struct pg_result *result, int column);
+/* The first name that two columns share; NULL if there is none. */
+const char *pg_result_twin(const struct pg_result *result);
 uint32_t pg_result_type(const struct pg_result *result, int column);
 
 /* NULL for SQL NULL. The text is NUL-terminated too. */

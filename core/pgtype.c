@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "arena.h"
@@ -21,69 +22,117 @@ enum {
     INT8 = 20,
     INT2 = 21,
     INT4 = 23,
+    TEXT = 25,
     OID = 26,
     JSON = 114,
     FLOAT4 = 700,
     FLOAT8 = 701,
+    VARCHAR = 1043,
     TIMESTAMP = 1114,
     TIMESTAMPTZ = 1184,
     NUMERIC = 1700,
     JSONB = 3802,
 };
 
-static const struct {
+struct array_type {
     uint32_t type;
-    enum pgtype_class class;
-} classes[] = {
-    {INT4, PGTYPE_INTEGER},        {INT8, PGTYPE_INTEGER},    {BOOL, PGTYPE_BOOLEAN},
-    {FLOAT8, PGTYPE_FLOAT},        {NUMERIC, PGTYPE_NUMERIC}, {TIMESTAMPTZ, PGTYPE_TIMESTAMP},
-    {TIMESTAMP, PGTYPE_TIMESTAMP}, {JSON, PGTYPE_JSON},       {JSONB, PGTYPE_JSON},
-    {INT2, PGTYPE_INTEGER},        {FLOAT4, PGTYPE_FLOAT},    {OID, PGTYPE_INTEGER},
-    {BYTEA, PGTYPE_BYTEA},
+    uint32_t element;
 };
 
-/* Array types and their elements. */
-static const struct {
-    uint32_t array;
-    uint32_t element;
-} arrays[] = {
+/* Sorted. Without box, whose arrays are written in a way of their own. */
+static const struct array_type arrays[] = {
+    {143, 142 /* xml */},
+    {199, JSON},
+    {651, 650 /* cidr */},
+    {775, 774 /* macaddr8 */},
+    {791, 790 /* money */},
     {1000, BOOL},
     {1001, BYTEA},
+    {1002, 18 /* "char" */},
+    {1003, 19 /* name */},
     {1005, INT2},
     {1007, INT4},
-    {1009, 25 /* text */},
-    {1015, 1043 /* varchar */},
+    {1009, TEXT},
+    {1014, 1042 /* char */},
+    {1015, VARCHAR},
     {1016, INT8},
+    {1017, 600 /* point */},
     {1021, FLOAT4},
     {1022, FLOAT8},
     {1028, OID},
-    {199, JSON},
-    {3807, JSONB},
+    {1040, 829 /* macaddr */},
+    {1041, 869 /* inet */},
     {1115, TIMESTAMP},
     {1182, 1082 /* date */},
     {1183, 1083 /* time */},
     {1185, TIMESTAMPTZ},
+    {1187, 1186 /* interval */},
     {1231, NUMERIC},
-    {1014, 1042 /* char */},
+    {1270, 1266 /* timetz */},
+    {1561, 1560 /* bit */},
+    {1563, 1562 /* varbit */},
     {2951, 2950 /* uuid */},
+    {3643, 3614 /* tsvector */},
+    {3645, 3615 /* tsquery */},
+    {3807, JSONB},
+    {3905, 3904 /* int4range */},
+    {3907, 3906 /* numrange */},
+    {3909, 3908 /* tsrange */},
+    {3911, 3910 /* tstzrange */},
+    {3913, 3912 /* daterange */},
+    {3927, 3926 /* int8range */},
+    {4073, 4072 /* jsonpath */},
 };
+
+static int compare_array(const void *key, const void *row)
+{
+    uint32_t type = *(const uint32_t *)key;
+    const struct array_type *array = row;
+    return (type > array->type) - (type < array->type);
+}
+
+static enum pgtype_class classify_array(uint32_t type, uint32_t *ret_element)
+{
+    size_t count = sizeof arrays / sizeof *arrays;
+    const struct array_type *array = bsearch(&type, arrays, count, sizeof *arrays, compare_array);
+    if (!array) {
+        return PGTYPE_TEXT;
+    }
+    if (ret_element) {
+        *ret_element = array->element;
+    }
+    return PGTYPE_ARRAY;
+}
 
 enum pgtype_class pgtype_classify(uint32_t type, uint32_t *ret_element)
 {
-    for (size_t i = 0; i < sizeof classes / sizeof *classes; i++) {
-        if (classes[i].type == type) {
-            return classes[i].class;
-        }
+    switch (type) {
+    case BOOL:
+        return PGTYPE_BOOLEAN;
+    case INT2:
+    case INT4:
+    case INT8:
+    case OID:
+        return PGTYPE_INTEGER;
+    case FLOAT4:
+    case FLOAT8:
+        return PGTYPE_FLOAT;
+    case NUMERIC:
+        return PGTYPE_NUMERIC;
+    case JSON:
+    case JSONB:
+        return PGTYPE_JSON;
+    case TIMESTAMP:
+    case TIMESTAMPTZ:
+        return PGTYPE_TIMESTAMP;
+    case BYTEA:
+        return PGTYPE_BYTEA;
+    case TEXT:
+    case VARCHAR:
+        return PGTYPE_TEXT;
+    default:
+        return classify_array(type, ret_element);
     }
-    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) {
-        if (arrays[i].array == type) {
-            if (ret_element) {
-                *ret_element = arrays[i].element;
-            }
-            return PGTYPE_ARRAY;
-        }
-    }
-    return PGTYPE_TEXT;
 }
 
 /* Parameters. */
@@ -238,18 +287,23 @@ int pgtype_from_text(struct parameter *parameter, uint32_t type, const char *tex
 
 /* Columns. */
 
+/* Years have four digits or more: the parts are found from the blank that ends the date. */
 size_t pgtype_format_timestamp(const char *text, size_t length, char *iso)
 {
     memcpy(iso, text, length);
-    if (length < 19 || text[4] != '-' || text[10] != ' ' || text[length - 1] == 'C') {
+    char *blank = memchr(iso, ' ', length);
+    if (!blank) {
         return length;
     }
-    iso[10] = 'T';
-    if (memcmp(text + length - 3, "+00", 3) == 0) {
-        iso[length - 3] = 'Z';
-        return length - 2;
+    *blank = 'T';
+    char *offset = memmem(blank, (size_t)(iso + length - blank), "+00", 3);
+    size_t behind = offset ? (size_t)(iso + length - offset) - 3 : 0;
+    if (!offset || (behind > 0 && offset[3] != ' ')) {
+        return length;
     }
-    return length;
+    *offset = 'Z';
+    memmove(offset + 1, offset + 3, behind);
+    return length - 2;
 }
 
 static int hex_digit(char c)
@@ -398,7 +452,7 @@ static const struct pgtype_array_handler array_writer_handler = {
 static int write_timestamp(struct buffer *out, const char *text, size_t length)
 {
     char iso[80];
-    if (length + 2 > sizeof iso) {
+    if (length > sizeof iso) {
         return json_write_string(out, text, length);
     }
     return json_write_string(out, iso, pgtype_format_timestamp(text, length, iso));

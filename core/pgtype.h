@@ -45,9 +45,10 @@ enum { PGTYPE_NUMBER_SIZE = 32 };
 int pgtype_number_text(char text[PGTYPE_NUMBER_SIZE], uint32_t type, double value,
                        size_t *ret_length, struct error *err);
 
-/* A timestamp's text in ISO 8601: "2026-11-23 10:00:00.5+00" becomes "2026-11-23T10:00:00.5Z". What
- * is not of that form (infinity, BC) stays as it is. Returns the length; `iso` has room for
- * `length` + 2 bytes. */
+/* A timestamp's text in ISO 8601: "2026-11-23 10:00:00.5+00" becomes "2026-11-23T10:00:00.5Z".
+ * Years beyond 9999 have more digits, and those before 1 end in " BC", which ISO 8601 has no form
+ * for but PostgreSQL takes back; infinities stay as they are. Returns the length; `iso` has room
+ * for `length` bytes. */
 size_t pgtype_format_timestamp(const char *text, size_t length, char *iso);
 
 /* Decodes "\x48656c6c6f" into `bytes`, which has room for length / 2. Returns the count. */

@@ -183,7 +183,9 @@ static const struct {
     {BYTEA, PGTYPE_BYTEA, 99},         {TEXT, PGTYPE_TEXT, 99},
     {UNKNOWN, PGTYPE_TEXT, 99},        {123456, PGTYPE_TEXT, 99},
     {INTS, PGTYPE_ARRAY, INT4},        {TEXTS, PGTYPE_ARRAY, TEXT},
-    {JSONBS, PGTYPE_ARRAY, JSONB},     {TIMESTAMPS, PGTYPE_ARRAY, TIMESTAMPTZ},
+    {JSONBS, PGTYPE_ARRAY, JSONB},     {143, PGTYPE_ARRAY, 142},
+    {4073, PGTYPE_ARRAY, 4072},        {1020, PGTYPE_TEXT, 99},
+    {1007 - 1, PGTYPE_TEXT, 99},       {TIMESTAMPS, PGTYPE_ARRAY, TIMESTAMPTZ},
 };
 
 static void test_classes(void)
@@ -209,8 +211,11 @@ static const struct {
     {"2026-11-23 10:00:00+05:30", "2026-11-23T10:00:00+05:30"},
     {"infinity", "infinity"},
     {"-infinity", "-infinity"},
-    {"0044-03-15 10:00:00+00 BC", "0044-03-15 10:00:00+00 BC"},
-    {"12026-11-23 10:00:00+00", "12026-11-23 10:00:00+00"},
+    {"0044-03-15 10:00:00+00 BC", "0044-03-15T10:00:00Z BC"},
+    {"0044-03-15 10:00:00.25 BC", "0044-03-15T10:00:00.25 BC"},
+    {"12026-11-23 10:00:00+00", "12026-11-23T10:00:00Z"},
+    {"294276-12-31 23:59:59.999999+00", "294276-12-31T23:59:59.999999Z"},
+    {"2026-11-23 10:00:00+00:30", "2026-11-23T10:00:00+00:30"},
     {"2026-11-23", "2026-11-23"},
     {"", ""},
 };
@@ -218,7 +223,7 @@ static const struct {
 static void test_timestamp(const char *text, const char *expected)
 {
     size_t length = strlen(text);
-    char *iso = malloc(length + 2);
+    char *iso = malloc(length ? length : 1);
     size_t written = pgtype_format_timestamp(text, length, iso);
     check(written == strlen(expected) && memcmp(iso, expected, written) == 0,
           "the timestamp \"%s\"", text);

@@ -38,6 +38,37 @@ app.get("/bytes", function()
   return 200, { same = row.value == bytes, hex = row.hex }
 end)
 
+-- The same columns in three rows: one that was looked at, one that was not, and one of a list.
+app.post("/select", function(req)
+  local sql = "select " .. req.raw_body
+  local seen = app.db:query_row(sql)
+  assert(next(seen) ~= nil)
+  return 200, { seen, app.db:query_row(sql), app.db:query(sql)[1] }
+end)
+
+-- What a column is in Lua.
+app.post("/lua", function(req)
+  local value = app.db:query_row("select " .. req.raw_body .. " as value").value
+  return 200, { math.type(value) or type(value), tostring(value) }
+end)
+
+-- A column that is an array, made of a value from Lua without JSON on the way.
+app.get("/doubles", function()
+  local doubles = { 0.1 + 0.2, 1e15, 3.0, 5e-324, math.huge, -math.huge, 2.0 ^ 53, json.null }
+  local row = app.db:query_row("value_float8__", doubles)
+  local same = 0
+  for i, value in ipairs(doubles) do
+    same = same + (row.value[i] == value and 1 or 0)
+  end
+  return 200, { same = same, nan = tostring(app.db:query_row("value_float8__", { 0 / 0 }).value[1]):match("nan") }
+end)
+
+app.get("/bytes-in-array", function()
+  local bytes = { "\0\1\xff\\'\n", "", "x" }
+  local row = app.db:query_row("value_bytea__", bytes)
+  return 200, { row.value[1] == bytes[1], row.value[2] == "", row.value[3] == "x", #row.value }
+end)
+
 app.get("/row", function()
   local row = app.db:query_row("select 1 as one, null::text as nothing, 'x' as \"a b\"")
   return 200, { one = row.one, absent = row.nothing == nil, spaced = row["a b"] }
@@ -71,6 +102,9 @@ end)
 local TYPES = {
   "int2", "int4", "int8", "float4", "float8", "numeric", "bool", "text", "varchar", "varchar(2)", "name", "json",
   "jsonb", "int4[]", "int8[]", "float8[]", "text[]", "bool[]", "uuid", "date", "timestamp", "timestamptz", "bytea",
+  "int2[]", "numeric[]", "uuid[]", "date[]", "timestamptz[]", "jsonb[]", "bytea[]", "inet[]", "interval", "inet",
+    "money",
+  "bit(3)", "xml", "tsvector", "int4range", "point", "time", "timetz", '"char"',
 }
 
 -- Two statements for each type: one that gives the value back, one that gives PostgreSQL's text of it.
@@ -135,6 +169,31 @@ describe("a value of type", function()
     end)
   end
 
+  for _, case in ipairs {
+    { "int2[]", "[-32768,32767]" }, { "int4[]", "[[1,2],[3,4]]" }, { "int4[]", "[[[1]],[[null]]]" },
+    { "float8[]", "[0.30000000000000004,5e-324,1.7976931348623157e+308]" }, { "float8[]", "[3,null,-0]" },
+    { "numeric[]", "[0.1,12]" }, { "text[]", '[["a","b"],["c",null]]' }, { "text[]", '["żółć 🌒","\\n","\\\\","{"]' },
+    { "uuid[]", '["a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"]' }, { "date[]", '["2026-01-31",null]' },
+    { "timestamptz[]", '["2026-01-31T12:34:56Z"]' }, { "jsonb[]", '[{"a":[1,2]},null,[],1]' },
+    { "inet[]", '["10.0.0.1","::1"]' },
+    { "timestamptz", '"infinity"' }, { "timestamptz", '"-infinity"' }, { "timestamptz", '"12026-01-31T12:34:56Z"' },
+    { "timestamptz", '"0044-03-15T10:00:00Z BC"' }, { "timestamptz", '"294276-12-31T23:59:59.999999Z"' },
+    { "timestamptz", '"0001-01-01T00:00:00Z"' }, { "timestamp", '"9999-12-31T23:59:59.999999"' },
+    { "timestamp", '"4713-01-01T00:00:00 BC"' }, { "timestamp", '"infinity"' },
+    { "date", '"infinity"' }, { "date", '"0044-03-15 BC"' }, { "date", '"12026-01-31"' },
+    { "time", '"12:34:56.5"' }, { "timetz", '"12:34:56+02"' }, { "interval", '"1 year 2 mons 3 days 04:05:06.5"' },
+    { "inet", '"10.0.0.1/8"' }, { "money", '"$1,234.50"' }, { "bit(3)", '"101"' }, { "xml", '"<a b=\\"c\\"/>"' },
+    { "tsvector", "\"'cat' 'fat'\"" }, { "int4range", '"[1,5)"' }, { "point", '"(1,2)"' }, { '"char"', '"x"' },
+    { "float8", '"NaN"' }, { "float8", '"Infinity"' }, { "float8", '"-Infinity"' }, { "numeric", '"NaN"' },
+    { "float8[]", '["NaN","-Infinity",1]' },
+    { "numeric", '"12345678901234567890.123456789"', "1.2345678901234567e+19" },
+  } do
+    local type_name, value, expected = case[1], case[2], case[3] or case[2]
+    it(("%s goes in as %s and comes out as %s"):format(type_name, value, expected), function()
+      assert.equal(expected, out(type_name, value))
+    end)
+  end
+
   it("timestamptz with another offset comes out in UTC", function()
     assert.equal('"2026-01-31T11:34:56Z"', out("timestamptz", '"2026-01-31T12:34:56+01:00"'))
   end)
@@ -193,6 +252,115 @@ describe("a value of type", function()
 
   it("bytea keeps every byte", function()
     assert.same({ same = true, hex = "0001ff5c270a" }, server:get("/bytes"):json())
+  end)
+end)
+
+-- SQL, and the JSON of its row; where they differ, first of a row that a script has looked at.
+local COLUMNS = {
+  { "'NaN'::float8 as v", '{"v":"NaN"}' },
+  { "'Infinity'::float4 as a, '-Infinity'::numeric as b", '{"a":"Infinity","b":"-Infinity"}' },
+  { "'{NaN,1}'::float8[] as v", '{"v":["NaN",1]}' },
+  { "'NaN'::numeric as v, 1 as n", '{"v":"NaN","n":1}' },
+  { "12345678901234567890.5::numeric as v", '{"v":1.2345678901234567e+19}', '{"v":12345678901234567890.5}' },
+  { "repeat('9', 400)::numeric as v", '{"v":"Infinity"}', '{"v":' .. ("9"):rep(400) .. "}" },
+  { "'[0:1]={1,2}'::int[] as v", '{"v":[1,2]}' },
+  { "'[-1:0][2:2]={{1},{2}}'::int[] as v", '{"v":[[1],[2]]}' },
+  { "'{}'::int[] as v, '{NULL}'::text[] as w", '{"v":[],"w":[null]}' },
+  { "array[array[1,null],array[3,4]] as v", '{"v":[[1,null],[3,4]]}' },
+  { "array['a'::\"char\", 'b'] as v, array['n'::name] as w", '{"v":["a","b"],"w":["n"]}' },
+  { "array[int4range(1, 5), null] as v, array['1 day'::interval] as w", '{"v":["[1,5)",null],"w":["1 day"]}' },
+  { "array['infinity', '0044-03-15 BC']::timestamptz[] as v", '{"v":["infinity","0044-03-15T00:00:00Z BC"]}' },
+  { "'sad'::spec_mood as v, array['sad', 'ok']::spec_mood[] as w", '{"v":"sad","w":"{sad,ok}"}' },
+  { "array['sad', 'ok']::spec_mood[]::text[] as v", '{"v":["sad","ok"]}' },
+  { "7::spec_positive as v, array[1, 2]::spec_numbers as w", '{"v":7,"w":[1,2]}' },
+  { "row(1, 'a b', null)::spec_pair as v", '{"v":"(1,\\"a b\\",)"}' },
+  { "to_json(row(1, 'a b', null)::spec_pair) as v", '{"v":{"a":1,"b":"a b","c":null}}', nil, "unordered" },
+  { "array[box '(3,4),(1,2)', box '(1,1),(0,0)'] as v", '{"v":"{(3,4),(1,2);(1,1),(0,0)}"}' },
+  { "json '{\"a\":1,\"a\":2}' as v", '{"v":{"a":2}}', '{"v":{"a":1,"a":2}}' },
+  { "json '[1e999,-1e999]' as v", '{"v":["Infinity","-Infinity"]}', '{"v":[1e999,-1e999]}' },
+  { "json ' [ 1.0 , 9007199254740993 ] ' as v", '{"v":[1,9007199254740993]}', '{"v": [ 1.0 , 9007199254740993 ] }' },
+  { "json 'null' as v, jsonb '\"x\"' as w, null::json as n", '{"v":null,"w":"x","n":null}' },
+  { "decode('00ff', 'hex') as v", nil, '{"v":"\\\\x00ff"}' },
+}
+
+local TYPES_OF_THE_SPEC = [[
+create type spec_mood as enum ('sad', 'ok');
+create domain spec_positive as integer check (value > 0);
+create domain spec_numbers as integer[];
+create type spec_pair as (a integer, b text, c text);
+]]
+
+describe("a column", function()
+  local server
+
+  setup(function()
+    server = support.server.start {
+      app = false, scripts = { ["spec.lua"] = SCRIPT }, sql = { ["spec.sql"] = statements() },
+    }
+    server.db:exec(TYPES_OF_THE_SPEC)
+  end)
+  teardown(function() server:stop() end)
+
+  local function post(path, sql)
+    return server:request("POST", path, { body = sql, headers = { ["Content-Type"] = "text/plain" } })
+  end
+
+  for _, case in ipairs(COLUMNS) do
+    local sql, seen, unseen, unordered = case[1], case[2], case[3], case[4]
+    it(("%s becomes JSON"):format(sql), function()
+      local answer = post("/select", sql)
+      if not seen then
+        support.problem(answer, 500, "script-error")
+        return
+      end
+      assert.equal(200, answer.status, answer.body)
+      if unordered then
+        assert.same(answer:json()[1], answer:json()[2])
+      else
+        assert.equal(("[%s,%s,%s]"):format(seen, unseen or seen, seen), answer.body)
+      end
+    end)
+  end
+
+  for _, case in ipairs {
+    { "'NaN'::float8", "float" }, { "'Infinity'::float8", "float", "inf" }, { "1e400::numeric", "float", "inf" },
+    { "'-Infinity'::numeric", "float", "-inf" }, { "'infinity'::timestamptz", "string", "infinity" },
+    { "'1 2'::int2vector", "string", "1 2" }, { "'pg_class'::regclass", "string", "pg_class" },
+    { "3::oid", "integer", "3" },
+    { "'16/B374D848'::pg_lsn", "string", "16/B374D848" }, { "'ok'::spec_mood", "string", "ok" },
+    { "row(1, 2)", "string", "(1,2)" }, { "json '1e999'", "float", "inf" }, { "jsonb '7'", "integer", "7" },
+  } do
+    it(("%s is %s in Lua"):format(case[1], case[2]), function()
+      local answer = post("/lua", case[1])
+      assert.equal(case[2], answer:json()[1], answer.body)
+      if case[3] then
+        assert.equal(case[3], answer:json()[2])
+      end
+    end)
+  end
+
+  it("of json that no script can read raises, and can be had as text", function()
+    local deep = ("repeat('[', 200) || repeat(']', 200)")
+    for _, value in ipairs { "json '\"\\ud800\"'", "(" .. deep .. ")::json" } do
+      support.problem(post("/lua", value), 500, "script-error")
+      assert.equal("string", post("/lua", "(" .. value .. ")::text"):json()[1])
+    end
+    server:wait_log("a json column cannot be read by a script: line 1, column 2: half of a surrogate pair")
+  end)
+
+  it("of an array keeps every double that a script made", function()
+    assert.same({ same = 8, nan = "nan" }, server:get("/doubles"):json())
+  end)
+
+  it("of an array keeps every byte", function()
+    assert.same({ true, true, true, 3 }, server:get("/bytes-in-array"):json())
+  end)
+
+  it("whose name another has too is refused, not lost", function()
+    for _, sql in ipairs { "1 as id, 2 as id", "1, 2", "a.*, b.* from (select 1 as x) a, (select 2 as x) b" } do
+      support.problem(post("/select", sql), 500, "script-error")
+    end
+    server:wait_log("two columns are named .?\"id.?\": give one another name")
   end)
 end)
 
