@@ -52,6 +52,7 @@ void batch_reset(struct batch *batch)
     batch->describe = false;
     batch->isolate = false;
     batch->commit = false;
+    batch->read_only = false;
     memset(&batch->error, 0, sizeof batch->error);
 }
 

@@ -44,6 +44,7 @@ struct batch {
     bool describe;      /* describe the statements instead of executing them */
     bool isolate;       /* a Sync after each item: one that fails takes no other with it */
     bool commit;        /* the last item is COMMIT */
+    bool read_only;     /* a script's wish: to write is its mistake, and not the session's */
     struct error error; /* the first failure; ERROR_NONE if there is none */
 };
 

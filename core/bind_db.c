@@ -1,6 +1,7 @@
 /* Statements and transactions in Lua. */
 #include "bind_db.h"
 
+#include <math.h>
 #include <string.h>
 
 #include <lauxlib.h>
@@ -9,6 +10,7 @@
 #include "batch.h"
 #include "bind_copy.h"
 #include "bind_error.h"
+#include "bind_place.h"
 #include "bind_queue.h"
 #include "bind_row.h"
 #include "bind_rows.h"
@@ -18,7 +20,7 @@
 #include "request.h"
 #include "vm.h"
 
-enum { TABLE_NAME_SIZE = 64, MOST_SLEEP_S = 3600 };
+enum { TABLE_NAME_SIZE = 64, MOST_KEY = 200, MOST_SLEEP_S = 3600 };
 
 /* The statements of this request that stand for themselves. Inside a transaction they would need a
  * second connection while the first is held, which is how pools deadlock. */
@@ -26,8 +28,8 @@ static struct script_tx *statements_of(lua_State *L)
 {
     struct handling *handling = handling_of(L);
     if (!list_is_empty(&handling->transactions)) {
-        luaL_error(L,
-                   "a transaction is open: use its own methods (tx:query ...) until it has ended");
+        bind_place_error(
+            L, "a transaction is open: use its own methods (tx:query ...) until it has ended");
     }
     struct script_tx *statements = &handling->statements;
     if (!statements->handling) {
@@ -128,22 +130,49 @@ static int send(lua_State *L, struct script_tx *script_tx, enum reading reading)
     return handling_wait(L, script_tx->handling, &script_tx->tx, go_on, pack(script_tx, reading));
 }
 
+static bool is_anything_queued(const struct script_tx *script_tx)
+{
+    const struct tx *tx = &script_tx->tx;
+    return tx->collecting && tx->batch.count > tx->batch.hidden;
+}
+
+static void note_sent(lua_State *L, struct script_tx *script_tx)
+{
+    if (!bind_place_write(L, script_tx->sent_at, PLACE_SIZE)) {
+        strcpy(script_tx->sent_at, "?");
+    }
+}
+
 static int queue_and_send(lua_State *L, struct script_tx *script_tx, enum reading reading)
 {
     vm_check_wait(L);
+    bool others = is_anything_queued(script_tx);
     bind_queue(L, script_tx);
+    if (others) {
+        note_sent(L, script_tx);
+    }
     return send(L, script_tx, reading);
+}
+
+/* Nothing at all may be queued, but not twice: the results went to the call before. */
+static int send_nothing(lua_State *L, struct script_tx *script_tx)
+{
+    if (*script_tx->sent_at) {
+        bind_place_error(L, "nothing is queued: what was went with the call at %s",
+                         script_tx->sent_at);
+    }
+    lua_newtable(L);
+    set_count(L, 0);
+    return 1;
 }
 
 static int send_queued(lua_State *L, struct script_tx *script_tx)
 {
     vm_check_wait(L);
-    struct batch *batch = tx_batch(&script_tx->tx);
-    if (batch->count == batch->hidden) {
-        lua_newtable(L);
-        set_count(L, 0);
-        return 1;
+    if (!is_anything_queued(script_tx)) {
+        return send_nothing(L, script_tx);
     }
+    note_sent(L, script_tx);
     return send(L, script_tx, READ_ALL);
 }
 
@@ -175,6 +204,15 @@ static int tx_send_batch(lua_State *L)
     return send_queued(L, bind_tx_check_usable(L));
 }
 
+/* tx:send_rest(): what is queued, if anything is; nobody wants its results. */
+static int tx_send_rest(lua_State *L)
+{
+    struct script_tx *script_tx = bind_tx_check_open(L);
+    bind_tx_raise_failure(L, script_tx);
+    bind_tx_check_usable(L);
+    return is_anything_queued(script_tx) ? send_queued(L, script_tx) : 0;
+}
+
 /* tx:open(): BEGIN and what comes with it now, rather than with the first statement. */
 static int tx_open(lua_State *L)
 {
@@ -192,9 +230,12 @@ static int go_on_commit(lua_State *L, int status, lua_KContext context)
     return err.code == ERROR_NONE ? 0 : bind_error_raise(L, &err);
 }
 
+/* One that has failed says what of: it may have been caught and forgotten. */
 static int tx_commit_method(lua_State *L)
 {
-    struct script_tx *script_tx = bind_tx_check_usable(L);
+    struct script_tx *script_tx = bind_tx_check_open(L);
+    bind_tx_raise_failure(L, script_tx);
+    bind_tx_check_usable(L);
     vm_check_wait(L);
     if (tx_commit(&script_tx->tx, handling_on_tx)) {
         script_tx_end(script_tx, "was committed");
@@ -220,7 +261,8 @@ static int tx_recover(lua_State *L)
     struct script_tx *script_tx = bind_tx_check_open(L);
     struct tx *tx = &script_tx->tx;
     if (tx->state != TX_OPEN) {
-        return luaL_error(L, "this transaction is lost: it cannot go back to a savepoint");
+        bind_tx_raise_failure(L, script_tx);
+        bind_place_error(L, "there is no savepoint to go back to");
     }
     tx->failed = false;
     tx->collecting = false;
@@ -233,6 +275,7 @@ static const luaL_Reg tx_methods[] = {
     {"exec", tx_exec},
     {"queue", tx_queue},
     {"send_batch", tx_send_batch},
+    {"send_rest", tx_send_rest},
     {"open", tx_open},
     {"commit", tx_commit_method},
     {"rollback", tx_rollback},
@@ -276,27 +319,65 @@ static const char *quote_table(lua_State *L, const char *name, struct arena *are
                : arena_printf(arena, "\"%s\"", name);
 }
 
-static const char *get_serialize(lua_State *L, struct arena *arena)
+/* Two that have the same key wait for each other; the lock's snapshot is older than what the one
+ * before has committed. */
+static void get_key(lua_State *L, struct arena *arena, struct tx_options *options)
 {
-    const char *quoted = NULL;
-    if (lua_getfield(L, 1, "serialize") != LUA_TNIL) {
-        luaL_argexpected(L, lua_type(L, -1) == LUA_TSTRING, 1, "table with serialize as a string");
-        quoted = quote_table(L, lua_tostring(L, -1), arena);
+    static const char prefix[] = "key:";
+    size_t length = 0;
+    lua_getfield(L, -1, "key");
+    const char *key = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &length) : NULL;
+    if (length == 0 || length > MOST_KEY || strlen(key) != length) {
+        bind_place_error(L,
+                         "serialize must be the name of a table, or { key = \"...\" } of 1 to %d "
+                         "bytes",
+                         MOST_KEY);
+    }
+    if (options->isolation != TX_DEFAULT && options->isolation != TX_READ_COMMITTED) {
+        bind_place_error(L, "to serialize by a key is for the isolation \"read committed\": others "
+                            "would not see what was committed during the wait");
+    }
+    options->isolation = TX_READ_COMMITTED;
+    options->turn = arena_printf(arena, "%s%s", prefix, key);
+    options->key = options->turn + sizeof prefix - 1;
+    lua_pop(L, 1);
+}
+
+/* serialize = "table" or { key = "account:17" }; the table is at index 1. */
+static void get_serialize(lua_State *L, struct arena *arena, struct tx_options *options)
+{
+    int type = lua_getfield(L, 1, "serialize");
+    if (type == LUA_TSTRING) {
+        options->table = quote_table(L, lua_tostring(L, -1), arena);
+        options->turn = options->table;
+    } else if (type == LUA_TTABLE) {
+        get_key(L, arena, options);
     }
     lua_pop(L, 1);
-    return quoted;
+}
+
+/* The budget in seconds at index 2 is told from the request's. */
+static uint64_t get_deadline(lua_State *L, const struct handling *handling, bool *ret_limited)
+{
+    uint64_t deadline = handling->request->deadline;
+    lua_Number seconds = luaL_optnumber(L, 2, HUGE_VAL);
+    uint64_t now = clock_now();
+    *ret_limited = deadline > now && seconds < (lua_Number)(deadline - now) / 1e6;
+    return *ret_limited ? now + (uint64_t)(seconds > 0 ? seconds * 1e6 : 0) : deadline;
 }
 
 static void refuse_nesting(lua_State *L, const struct handling *handling)
 {
     if (!list_is_empty(&handling->transactions)) {
         struct script_tx *open = list_entry(handling->transactions.next, struct script_tx, link);
-        luaL_error(L, "a transaction is open already (begun at %s): use tx:savepoint() inside it",
-                   open->where);
+        bind_place_error(
+            L, "a transaction is open already (begun at %s): use tx:savepoint() inside it",
+            open->where);
     }
 }
 
-/* begin(options): the handle of a transaction that sends BEGIN with its first statement. */
+/* begin(options [, seconds]): the handle of a transaction that sends BEGIN with its first
+ * statement, and has so much time if its request has not less. */
 static int begin(lua_State *L)
 {
     struct handling *handling = handling_of(L);
@@ -307,10 +388,11 @@ static int begin(lua_State *L)
         .isolation = get_isolation(L),
         .read_only = get_flag(L, "read_only"),
         .deferrable = get_flag(L, "deferrable"),
-        .serialize = get_serialize(L, arena),
     };
+    get_serialize(L, arena, &options);
+    uint64_t deadline = get_deadline(L, handling, &options.limited);
     struct script_tx *script_tx = bind_tx_push(L, handling);
-    tx_init(&script_tx->tx, handling->runner->database, &options, handling->request->deadline,
+    tx_init(&script_tx->tx, handling->runner->database, &options, deadline,
             &handling->request->times);
     list_append(&handling->transactions, &script_tx->link);
     return 1;
@@ -356,6 +438,21 @@ static int sleep_seconds(lua_State *L)
     return handling_sleep(L, handling_of(L), (uint64_t)(seconds * 1e6), go_on_sleep);
 }
 
+/* now() -> seconds of a clock that only serves to be compared with itself */
+static int now_seconds(lua_State *L)
+{
+    lua_pushnumber(L, (lua_Number)clock_now() / 1e6);
+    return 1;
+}
+
+/* left() -> seconds until the request's deadline */
+static int seconds_left(lua_State *L)
+{
+    uint64_t deadline = handling_of(L)->request->deadline;
+    lua_pushnumber(L, (lua_Number)deadline_left(deadline, clock_now()) / 1e6);
+    return 1;
+}
+
 static const luaL_Reg functions[] = {
     {"query", db_query},
     {"query_row", db_query_row},
@@ -364,6 +461,8 @@ static const luaL_Reg functions[] = {
     {"send_batch", db_send_batch},
     {"begin", begin},
     {"sleep", sleep_seconds},
+    {"now", now_seconds},
+    {"left", seconds_left},
     {NULL, NULL},
 };
 

@@ -9,6 +9,7 @@
 
 #include "bind_error.h"
 #include "bind_json.h"
+#include "bind_place.h"
 #include "buffer.h"
 #include "error.h"
 #include "generation.h"
@@ -91,7 +92,7 @@ static int join(lua_State *L)
     const char *name = luaL_checkstring(L, 1);
     luaL_checkany(L, 2);
     if (!list_is_empty(&handling->transactions)) {
-        return luaL_error(L, "a transaction is open: a group cannot be joined before it has ended");
+        bind_place_error(L, "a transaction is open: a group cannot be joined before it has ended");
     }
     vm_check_wait(L);
     encode(L, 2, handling);

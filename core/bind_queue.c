@@ -234,7 +234,7 @@ static const struct statement *check_statement(lua_State *L, struct script_tx *s
     const struct statement *statement =
         generation_statement(script_tx->handling->generation, text, length, &batch->arena);
     if (!statement) {
-        luaL_error(L, "there is no statement named '%s' in the SQL folder", text);
+        bind_place_error(L, "there is no statement named '%s' in the SQL folder", text);
     }
     return statement;
 }
@@ -242,8 +242,8 @@ static const struct statement *check_statement(lua_State *L, struct script_tx *s
 static void check_count(lua_State *L, const struct statement *statement, int count)
 {
     if (statement->described && count != statement->parameter_count) {
-        luaL_error(L, "the statement %s takes %d parameters, not %d", statement->name,
-                   statement->parameter_count, count);
+        bind_place_error(L, "the statement %s takes %d parameters, not %d", statement->name,
+                         statement->parameter_count, count);
     }
     luaL_argcheck(L, count <= UINT16_MAX, 2, "a statement has at most 65535 parameters");
 }
@@ -330,6 +330,7 @@ void bind_queue(lua_State *L, struct script_tx *script_tx)
     const struct statement *statement = check_statement(L, script_tx, batch);
     int count = lua_gettop(L) - 2;
     check_count(L, statement, count);
+    script_tx->sent_at[0] = '\0';
     if (statement->kind == STATEMENT_BULK) {
         queue_row(L, script_tx, batch, statement, count);
     } else {

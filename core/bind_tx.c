@@ -48,6 +48,9 @@ struct script_tx *bind_tx_check_usable(lua_State *L)
 {
     struct script_tx *script_tx = bind_tx_check_open(L);
     const struct tx *tx = &script_tx->tx;
+    if (tx->failed && tx->state == TX_ENDED) {
+        bind_error_raise(L, &tx->error); /* The database went away, or its time was over. */
+    }
     if (tx->failed) {
         refuse_failed(L, &tx->error);
     }

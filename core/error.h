@@ -30,6 +30,7 @@
     X(QUEUE_TIMEOUT, "queue-timeout", 503, true, "The turn of this request did not come in time")  \
     X(OVERLOADED, "overloaded", 503, true, "The server is overloaded")                             \
     X(SERIALIZATION, "serialization", 503, true, "Concurrent transactions got in the way")         \
+    X(TIMEOUT, "transaction-timeout", 503, true, "The transaction took longer than it may")        \
     X(SHUTDOWN, "shutting-down", 503, true, "The server is shutting down")                         \
     X(REFUSED, "refused", 400, false, "The application refused the request")                       \
     X(DEADLINE, "deadline-exceeded", 504, false, "The deadline passed before the work was done")   \

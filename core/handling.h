@@ -65,9 +65,10 @@ struct script_tx {
     struct tx tx;
     struct list link; /* in handling.transactions */
     struct handling *handling;
-    struct tx_handle *handle;    /* the userdata; NULL once Lua has collected it */
-    const char *where;           /* arena; file:line that began it */
-    struct copytext copy;        /* of the last copy_from */
+    struct tx_handle *handle; /* the userdata; NULL once Lua has collected it */
+    const char *where;        /* arena; file:line that began it */
+    char sent_at[PLACE_SIZE]; /* file:line that sent what was queued; "" once something is again */
+    struct copytext copy;     /* of the last copy_from */
     char copy_where[PLACE_SIZE]; /* file:line of it */
 };
 

@@ -384,10 +384,12 @@ static void item_error(struct batch *batch, size_t index, const struct error *er
 
 /* A session that is read-only by our own wish may say 25006; class 53 is a lack of space or memory,
  * which the next session would meet too. */
-static bool ends_session(const struct pipeline *pipeline, const struct error *err)
+static bool ends_session(const struct pipeline *pipeline, const struct batch *batch,
+                         const struct error *err)
 {
+    bool read_only = pipeline->read_only || batch->read_only;
     return err->code == ERROR_UNAVAILABLE && strncmp(err->sqlstate, "53", 2) != 0 &&
-           !(pipeline->read_only && strcmp(err->sqlstate, "25006") == 0);
+           !(read_only && strcmp(err->sqlstate, "25006") == 0);
 }
 
 static void take_failure(struct pipeline *pipeline, struct batch *batch, size_t index,
@@ -395,7 +397,7 @@ static void take_failure(struct pipeline *pipeline, struct batch *batch, size_t 
 {
     struct error err;
     pg_result_error(result, &err, NULL);
-    if (ends_session(pipeline, &err)) {
+    if (ends_session(pipeline, batch, &err)) {
         pipeline->retire = true;
     }
     if (error_is_stale_statement(&err)) {

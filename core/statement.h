@@ -20,7 +20,12 @@ enum statement_kind {
 };
 
 /* Keys of statements of our own; a hash is none of them but by a miracle. */
-enum { STATEMENT_KEY_COMMIT = 1, STATEMENT_KEY_PROBE, STATEMENT_KEY_COPY_TYPES };
+enum {
+    STATEMENT_KEY_COMMIT = 1,
+    STATEMENT_KEY_PROBE,
+    STATEMENT_KEY_COPY_TYPES,
+    STATEMENT_KEY_LOCK
+};
 
 struct statement {
     const char *name; /* NULL for STATEMENT_TEXT */

@@ -22,6 +22,11 @@
 
 static const struct statement commit_statement = {.sql = "commit", .key = STATEMENT_KEY_COMMIT};
 
+static const struct statement key_lock_statement = {
+    .sql = "select pg_advisory_xact_lock(hashtextextended($1, 0))",
+    .kind = STATEMENT_EXEC,
+    .key = STATEMENT_KEY_LOCK};
+
 static struct loop *tx_loop(const struct tx *tx)
 {
     return tx->database->pool.loop;
@@ -56,7 +61,7 @@ static void write_begin(struct tx *tx)
 static void write_lock(struct tx *tx)
 {
     snprintf(tx->lock_sql, sizeof tx->lock_sql, "lock table %s in share row exclusive mode",
-             tx->options.serialize);
+             tx->options.table);
     describe_own(&tx->lock, tx->lock_sql, true);
 }
 
@@ -82,6 +87,15 @@ void tx_finish(struct tx *tx)
     batch_finish(&tx->batch);
 }
 
+/* A key's lock takes a snapshot before it waits, so that what follows needs one of its own: as it
+ * has at the isolation level read committed. */
+static void add_key_lock(struct tx *tx)
+{
+    struct batch_item *item = batch_add(&tx->batch, &key_lock_statement, 1, NULL, 0);
+    item->parameters[0] =
+        (struct parameter){.value = tx->options.key, .length = (int32_t)strlen(tx->options.key)};
+}
+
 /* BEGIN rides in front of the first batch, and with it the lock, taken before any snapshot, and the
  * time limit that holds even if this process dies. */
 static void add_front(struct tx *tx)
@@ -90,9 +104,12 @@ static void add_front(struct tx *tx)
     batch_add(&tx->batch, &tx->begin, 0, NULL, 0);
     describe_own(&tx->timeout, tx->timeout_sql, false);
     batch_add(&tx->batch, &tx->timeout, 0, NULL, 0);
-    if (tx->options.serialize) {
+    if (tx->options.table) {
         write_lock(tx);
         batch_add(&tx->batch, &tx->lock, 0, NULL, 0);
+    }
+    if (tx->options.key) {
+        add_key_lock(tx);
     }
     tx->batch.hidden = tx->batch.count;
     tx->begun = true;
@@ -103,6 +120,7 @@ struct batch *tx_batch(struct tx *tx)
     assert(tx->state == TX_NEW || tx->state == TX_OPEN);
     if (!tx->collecting) {
         batch_reset(&tx->batch);
+        tx->batch.read_only = tx->options.read_only;
         tx->collecting = true;
         if (!tx->options.autocommit && !tx->begun) {
             add_front(tx);
@@ -192,11 +210,23 @@ static bool outcome_is_unknown(const struct tx *tx)
            (last->state == ITEM_FAILED && broke_session(&tx->batch.error));
 }
 
+static void tell_timeout(struct tx *tx)
+{
+    error_set(&tx->error, ERROR_TIMEOUT,
+              "the transaction took longer than its timeout, and was rolled back");
+}
+
 static void note_outcome(struct tx *tx)
 {
     tx->error = tx->batch.error;
     if (outcome_is_unknown(tx)) {
         error_set(&tx->error, ERROR_OUTCOME_UNKNOWN, "COMMIT was sent, but its answer was lost");
+    }
+    if (tx->options.read_only && strcmp(tx->error.sqlstate, "25006") == 0) {
+        tx->error.code = ERROR_DATABASE; /* The script's mistake, not a standby. */
+    }
+    if (tx->options.limited && tx->error.code == ERROR_DEADLINE) {
+        tell_timeout(tx); /* The server's clock was ahead of ours. */
     }
     bool done = tx->options.autocommit || tx->batch.commit;
     if (tx->run.lost && tx->error.code == ERROR_NONE && !done) {
@@ -214,6 +244,7 @@ static void end(struct tx *tx)
         counter_add(tx_counters(tx), transactions_rolled_back_total, 1);
     }
     tx->state = TX_ENDED;
+    loop_disarm(tx_loop(tx), &tx->limit);
     give_back(tx, true);
 }
 
@@ -267,6 +298,7 @@ static void on_granted(struct pool_waiter *waiter, struct pg *pg, const struct e
     tx->error = *err;
     tx->state = tx->options.autocommit ? TX_NEW : TX_ENDED;
     tx->failed = !tx->options.autocommit;
+    loop_disarm(tx_loop(tx), &tx->limit);
     give_back(tx, false);
     tx->done(tx);
 }
@@ -316,9 +348,33 @@ static bool take_lane(struct tx *tx)
     return true;
 }
 
+/* Its time is over, whoever it waits for or is used by: nobody else is to wait for its locks. */
+static void on_limit(struct timer *timer)
+{
+    struct tx *tx = list_entry((void *)timer, struct tx, limit);
+    bool idle = tx->state == TX_OPEN || tx->state == TX_FEEDING;
+    if (tx->state == TX_COMMITTING) {
+        return;
+    }
+    tx_abort(tx);
+    tell_timeout(tx);
+    tx->failed = true;
+    if (!idle) {
+        tx->done(tx);
+    }
+}
+
+static void limit(struct tx *tx)
+{
+    if (tx->options.limited && !tx->limit.slot) {
+        loop_arm(tx_loop(tx), &tx->limit, tx->deadline, on_limit);
+    }
+}
+
 static void run(struct tx *tx, void (*done)(struct tx *tx))
 {
     assert(!tx->failed && tx->collecting);
+    limit(tx);
     tx->done = done;
     tx->run.batch = &tx->batch;
     tx->run.done = on_done;
@@ -336,8 +392,7 @@ static void run(struct tx *tx, void (*done)(struct tx *tx))
         return;
     }
     tx->state = TX_QUEUEING;
-    if (!tx->options.serialize ||
-        turn_take(&tx->database->turns, &tx->turn, tx->options.serialize)) {
+    if (!tx->options.turn || turn_take(&tx->database->turns, &tx->turn, tx->options.turn)) {
         acquire(tx);
     }
 }
@@ -486,6 +541,7 @@ void tx_abort(struct tx *tx)
         counter_add(tx_counters(tx), pool_timeouts_total, 1);
     }
     lanes_forget(&tx->database->lanes, &tx->call);
+    loop_disarm(tx_loop(tx), &tx->limit);
     tx->state = TX_ENDED;
     give_back(tx, !committing);
 }

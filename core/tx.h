@@ -38,8 +38,12 @@ struct tx_options {
     enum tx_isolation isolation;
     bool read_only;
     bool deferrable;
-    bool autocommit;       /* no BEGIN and COMMIT: each batch stands for itself */
-    const char *serialize; /* table whose lock orders the writers; NULL for none; outlives the tx */
+    bool autocommit;   /* no BEGIN and COMMIT: each batch stands for itself */
+    bool limited;      /* its deadline is its own, and comes before that of its request */
+    const char *turn;  /* name of the line it waits in within this worker; NULL for none. This and
+                          the next two outlive the tx */
+    const char *table; /* whose lock orders the writers of all workers; NULL for none */
+    const char *key;   /* the same for an advisory lock; NULL for none */
 };
 
 enum tx_state {
@@ -60,6 +64,7 @@ struct tx {
     enum tx_state state;
     bool failed; /* a statement failed: only a rollback is possible */
     uint64_t deadline;
+    struct timer limit;          /* armed from the first operation on if it is limited */
     struct request_times *times; /* borrowed; NULL if nobody counts */
 
     struct batch batch; /* what is queued, then what is under way, then its results */
@@ -122,6 +127,9 @@ void tx_copy_end(struct tx *tx);
 /* The rows are to be forgotten, and the transaction has failed: `done` is called when that is so.
  */
 void tx_copy_refuse(struct tx *tx);
+
+/* A limited transaction whose deadline passes is ended, but for a COMMIT under way: `done` is
+ * called if something is waited for, and `failed` set in any case, with ERROR_TIMEOUT. */
 
 /* Ends it at once from any state: rolled back, cancelled on the server where something is under way
  * (except a COMMIT), everything given back. `done` is not called any more. */

@@ -237,7 +237,8 @@ function db:group(name, options, fn) end
 ---@field read_only? boolean
 ---@field deferrable? boolean
 ---@field retries? integer more calls of the function, after serialization failures or deadlocks; by default none
----@field serialize? string a table: transactions that name it run one after the other
+---@field timeout? number seconds for all of it, retries included; then it raises "transaction-timeout"
+---@field serialize? string|{ key: string } a table, or a key: transactions that name it run one after the other
 
 ---@class moonpool.Tx
 local tx = {}

@@ -14,6 +14,7 @@ local OPTIONS = {
   read_only = "boolean",
   deferrable = "boolean",
   retries = "number",
+  timeout = "number",
   serialize = "string",
 }
 
@@ -24,9 +25,12 @@ local function check_options(options, level)
     local wanted = OPTIONS[name]
     if not wanted then
       error(("a transaction has no option '%s'"):format(name), level + 1)
-    elseif type(value) ~= wanted then
+    elseif type(value) ~= wanted and not (name == "serialize" and type(value) == "table") then
       error(("the option '%s' of a transaction must be a %s"):format(name, wanted), level + 1)
     end
+  end
+  if options.timeout and options.timeout <= 0 then
+    error("the option 'timeout' of a transaction must be more than 0 seconds", level + 1)
   end
   local retries = options.retries or 0
   if math.type(retries) ~= "integer" or retries < 0 then
@@ -34,13 +38,14 @@ local function check_options(options, level)
   end
 end
 
+-- Those that another attempt may well not meet: serialization failures and deadlocks.
 local function is_conflict(err)
-  return type(err) == "table" and err.code == "serialization"
+  return type(err) == "table" and (err.sqlstate == "40001" or err.sqlstate == "40P01")
 end
 
-local function pause(attempt)
+local function pause_before(attempt)
   local longest = math.min(FIRST_PAUSE * 2 ^ attempt, LONGEST_PAUSE)
-  native.sleep(longest * (0.5 + math.random() / 2))
+  return longest * (0.5 + math.random() / 2)
 end
 
 -- What an error that is no table carries of its place is kept; Lua's own traceback would be lost with
@@ -59,6 +64,10 @@ local function run(tx, fn)
   return results
 end
 
+local function time_left(give_up)
+  return math.min(native.left(), give_up and give_up - native.now() or math.huge)
+end
+
 --- Runs `fn` in a transaction: committed when it returns, rolled back when it raises.
 function Db:transaction(options, fn)
   if fn == nil then
@@ -69,23 +78,27 @@ function Db:transaction(options, fn)
   end
   check_options(options, 2)
   local retries = options.retries or 0
+  local give_up = options.timeout and native.now() + options.timeout
   local attempt = 0
   while true do
-    local results = run(native.begin(options), fn)
+    local results = run(native.begin(options, give_up and give_up - native.now()), fn)
     if results[1] then
       return table.unpack(results, 2, results.n)
-    elseif attempt >= retries or not is_conflict(results[2]) then
+    end
+    local pause = pause_before(attempt)
+    if attempt >= retries or not is_conflict(results[2]) or pause >= time_left(give_up) then
       error(results[2], 0)
     end
-    pause(attempt)
+    native.sleep(pause)
     attempt = attempt + 1
   end
 end
 
 --- Begins a transaction that the script ends itself by tx:commit() or tx:rollback().
 function Db:begin(options)
-  check_options(options or {}, 2)
-  return native.begin(options or {})
+  options = options or {}
+  check_options(options, 2)
+  return native.begin(options, options.timeout)
 end
 
 -- The functions themselves: a wrapper would stand between an error and the script's line.
@@ -136,13 +149,16 @@ end
 
 -- What is still queued belongs to the savepoint: it is sent before that ends.
 local function keep_sent(tx, ...)
-  tx:send_batch()
+  tx:send_rest()
   return ...
 end
 
 --- Runs `fn` behind a savepoint: what it did is undone, and the transaction goes on, when it raises.
 --- The error is raised again, for the caller to catch.
 function Tx:savepoint(fn)
+  if type(fn) ~= "function" then
+    error("a savepoint needs a function: tx:savepoint(function(tx) ... end)", 2)
+  end
   self:exec("savepoint moonpool")
   local results = table.pack(pcall(function()
     return keep_sent(self, fn(self))

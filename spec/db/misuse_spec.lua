@@ -7,6 +7,7 @@ local SCRIPT = [[
 local app = require "moonpool"
 local db = app.db
 local kept
+local group = db:group("misused", function(_, inputs) return inputs end)
 
 app.get("/ping", function() return { ok = true } end)
 
@@ -66,6 +67,147 @@ app.get("/keep", function()
   kept = kept or db:query("select 1 as n union all select 2")
   return { n = kept[2].n }
 end)
+
+-- What pcall caught, as text.
+local function caught(ok, err)
+  return { ok = ok, message = tostring(err) }
+end
+
+local function add(tx, n) return tx:exec("insert into numbers values ($1)", n) end
+
+local misuses = {}
+
+function misuses.committed()
+  local tx
+  db:transaction(function(inner) tx = inner end) -- begun here
+  tx:query("select 1") -- used here
+end
+
+function misuses.rolled_back()
+  local tx = db:begin() -- begun here, too
+  tx:rollback()
+  tx:rollback()
+  tx:commit()
+end
+
+function misuses.nested()
+  db:transaction(function() -- the outer one
+    db:transaction(function() end)
+  end)
+end
+
+function misuses.nested_begin()
+  db:transaction(function() db:begin() end)
+end
+
+function misuses.past_it()
+  db:transaction(function() db:query("select 1") end)
+end
+
+function misuses.grouped()
+  db:transaction(function() group(1) end)
+end
+
+function misuses.sent_twice()
+  db:transaction(function(tx)
+    tx:queue("select 1")
+    tx:send_batch() -- sent here
+    tx:send_batch()
+  end)
+end
+
+function misuses.sent_by_query()
+  db:transaction(function(tx)
+    tx:queue("select 1")
+    tx:query("select 2") -- this sent it
+    tx:send_batch()
+  end)
+end
+
+function misuses.sent_twice_without()
+  db:queue("select 1")
+  db:send_batch()
+  db:send_batch()
+end
+
+function misuses.after_failure()
+  db:transaction(function(tx)
+    pcall(add, tx, nil) -- fails first
+    pcall(add, tx, 1)
+    add(tx, 2)
+  end)
+end
+
+function misuses.behind_failure()
+  db:transaction(function(tx) pcall(tx.exec, tx, "insert into numbers values (1), (1)") end)
+end
+
+function misuses.savepoint_without()
+  db:transaction(function(tx) tx:savepoint() end)
+end
+
+function misuses.savepoint_committed()
+  db:transaction(function(tx)
+    tx:savepoint(function() tx:commit() end)
+  end)
+end
+
+function misuses.no_name()
+  db:query("no_such_statement")
+end
+
+app.post("/misuse/{name}", function(req) return caught(pcall(misuses[req.params.name])) end)
+app.post("/misuse-uncaught/{name}", function(req) misuses[req.params.name]() end)
+
+app.post("/savepoint-swallowed", function()
+  return db:transaction(function(tx)
+    local seen = caught(pcall(tx.savepoint, tx, function() pcall(add, tx, nil) end))
+    add(tx, 3)
+    return seen
+  end)
+end)
+
+app.post("/savepoints", function()
+  return db:transaction(function(tx)
+    tx:savepoint(function()
+      add(tx, 1)
+      pcall(tx.savepoint, tx, function()
+        add(tx, 2)
+        error("inner")
+      end)
+      add(tx, 3)
+    end)
+    return tx:query("select n from numbers order by n")
+  end)
+end)
+
+app.post("/coroutine", function()
+  return db:transaction(function(tx)
+    local co = coroutine.wrap(function()
+      for n = 1, 3 do
+        coroutine.yield(add(tx, n))
+      end
+    end)
+    return { added = co() + co() + co() }
+  end)
+end)
+
+app.post("/empty-batches", function()
+  return db:transaction(function(tx)
+    local first = tx:send_batch().n
+    tx:queue("select 1")
+    return { first = first, second = tx:send_batch().n }
+  end)
+end)
+
+local shared
+
+app.post("/hold", { deadline = 60 }, function()
+  shared = db:begin()
+  shared:query("select pg_sleep(60)")
+end)
+
+app.post("/steal", function() return caught(pcall(shared.query, shared, "select 1")) end)
 
 app.post("/batch-as-body", function()
   return 200, db:transaction(function(tx)
@@ -140,5 +282,83 @@ describe("a script that", function()
 
   it("returns the results of a batch answers with an array", function()
     assert.equal('[1,[{"five":5}]]', server:post("/batch-as-body", {}).body)
+  end)
+
+  local function line(text)
+    return "scripts/spec.lua:" .. support.line_of(SCRIPT, text)
+  end
+
+  for name, expected in pairs {
+    committed = { line("-- used here") .. ": ", line("-- begun here\n"), "was committed" },
+    rolled_back = { line("-- begun here, too"), "was rolled back" },
+    nested = { line("db:transaction(function() end)"), line("-- the outer one"), "savepoint" },
+    nested_begin = { line("db:transaction(function() db:begin()"), "a transaction is open already" },
+    past_it = { line("db:transaction(function() db:query"), "a transaction is open: use its own methods" },
+    grouped = { line("db:transaction(function() group(1)"), "a transaction is open: a group cannot be joined" },
+    sent_twice = { "nothing is queued", line("-- sent here") },
+    sent_by_query = { "nothing is queued", line("-- this sent it") },
+    sent_twice_without = { "nothing is queued" },
+    after_failure = { line("local function add(tx, n)"), "has failed before", "null value in column" },
+    behind_failure = { line("pcall(tx.exec, tx"), "duplicate key" },
+    savepoint_without = { line("tx:savepoint() end"), "needs a function" },
+    savepoint_committed = { "was committed" },
+    no_name = { line('db:query("no_such_statement")'), "no statement named" },
+  } do
+    it("misuses the database hears where, and of what: " .. name, function()
+      local seen = server:post("/misuse/" .. name, {}):json()
+      assert.is_false(seen.ok)
+      for _, text in ipairs(expected) do
+        assert.is_truthy(seen.message:find(text, 1, true), text .. " in " .. seen.message)
+      end
+      assert.equal(0, server.db:count("numbers"))
+      assert.equal(0, server.db:value("select count(*) from pg_stat_activity where state like 'idle in trans%'"))
+    end)
+  end
+
+  it("forgets a failed statement is answered with that failure, and nothing is committed", function()
+    local document = support.problem(server:post("/misuse-uncaught/behind_failure", {}), 409, "conflict")
+    assert.equal("numbers_pkey", document.constraint)
+    assert.equal(0, server.db:count("numbers"))
+  end)
+
+  it("forgets a failed statement behind a savepoint goes back to it", function()
+    local seen = server:post("/savepoint-swallowed", {}):json()
+    assert.is_false(seen.ok)
+    assert.matches("null value", seen.message)
+    assert.equal(3, server.db:value("select n from numbers"))
+  end)
+
+  it("puts savepoints into each other undoes the inner one alone", function()
+    assert.equal('[{"n":1},{"n":3}]', server:post("/savepoints", {}).body)
+  end)
+
+  it("uses a transaction in a coroutine may do so", function()
+    assert.same({ added = 3 }, server:post("/coroutine", {}):json())
+    assert.equal(3, server.db:count("numbers"))
+  end)
+
+  it("sends an empty batch gets no results", function()
+    assert.same({ first = 0, second = 1 }, server:post("/empty-batches", {}):json())
+  end)
+
+  it("uses the transaction of another request is told so", function()
+    local holding = server:begin("POST", "/hold", { json = {} })
+    server.db:wait_running("%pg_sleep%")
+    local seen = server:post("/steal", {}):json()
+    holding:close()
+    server.db:wait_running("%pg_sleep%", false)
+    assert.is_false(seen.ok)
+    assert.matches("belongs to another request", seen.message)
+    assert.is_truthy(seen.message:find(line("shared = db:begin()"), 1, true), seen.message)
+  end)
+
+  it("uses a transaction whose request is over is told so", function()
+    local holding = server:begin("POST", "/hold", { json = {} })
+    server.db:wait_running("%pg_sleep%")
+    holding:close()
+    server.db:wait_running("%pg_sleep%", false)
+    support.eventually("the request to be over", function()
+      return server:post("/steal", {}):json().message:find("ended with its request", 1, true)
+    end)
   end)
 end)
