@@ -94,22 +94,49 @@ void bind_row_push(lua_State *L, const struct pg_result *result, int row, int ki
     fill(L, result, row, lua_gettop(L), kind, scratch);
 }
 
-int bind_row_write(const struct pg_result *result, int row, struct buffer *out, struct error *err)
+struct bind_row_column {
+    const char *before; /* arena; {"name": or ,"name": */
+    size_t before_length;
+    uint32_t type;
+};
+
+int bind_row_form(struct bind_row_form *form, const struct pg_result *result, struct arena *arena,
+                  struct error *err)
 {
-    int columns = pg_result_columns(result);
-    for (int column = 0; column < columns; column++) {
+    struct buffer text;
+    int code = 0;
+    form->columns = pg_result_columns(result);
+    form->column = arena_alloc(arena, (size_t)form->columns * sizeof *form->column);
+    buffer_init(&text);
+    for (int i = 0; i < form->columns && code == 0; i++) {
+        const char *name = pg_result_name(result, i);
+        text.length = 0;
+        buffer_append_char(&text, i ? ',' : '{');
+        code = json_write_string(&text, name, strlen(name));
+        buffer_append_char(&text, ':');
+        form->column[i] = (struct bind_row_column){
+            .before = arena_strndup(arena, text.data, text.length),
+            .before_length = text.length,
+            .type = pg_result_type(result, i),
+        };
+    }
+    buffer_finish(&text);
+    return code ? error_set(err, ERROR_SCRIPT, "a column's name is not valid UTF-8") : 0;
+}
+
+int bind_row_write(const struct bind_row_form *form, const struct pg_result *result, int row,
+                   struct buffer *out, struct error *err)
+{
+    for (int i = 0; i < form->columns; i++) {
+        const struct bind_row_column *column = &form->column[i];
         size_t length = 0;
-        const char *name = pg_result_name(result, column);
-        const char *text = pg_result_value(result, row, column, &length);
-        buffer_append_char(out, column ? ',' : '{');
-        bool good = json_write_string(out, name, strlen(name)) == 0;
-        buffer_append_char(out, ':');
-        good = good && pgtype_write_json(out, pg_result_type(result, column), text, length) == 0;
-        if (!good) {
+        const char *text = pg_result_value(result, row, i, &length);
+        buffer_append(out, column->before, column->before_length);
+        if (pgtype_write_json(out, column->type, text, length) != 0) {
             return error_set(err, ERROR_SCRIPT, "row %d of a result is not valid UTF-8", row + 1);
         }
     }
-    buffer_append_text(out, columns ? "}" : "{}");
+    buffer_append_text(out, form->columns ? "}" : "{}");
     return 0;
 }
 
@@ -247,7 +274,12 @@ static int iterate_unread(lua_State *L)
 
 static int encode(lua_State *L, int index, struct buffer *out, struct error *err)
 {
-    return bind_row_write(find(L, handling_of(L), lua_absindex(L, index))->result, 0, out, err);
+    struct handling *handling = handling_of(L);
+    const struct pg_result *result = find(L, handling, lua_absindex(L, index))->result;
+    struct bind_row_form form;
+    return bind_row_form(&form, result, &handling->request->arena, err) != 0
+               ? -1
+               : bind_row_write(&form, result, 0, out, err);
 }
 
 static const struct bind_json_hook json_hook = {.encode = encode};

@@ -2,6 +2,7 @@
 #ifndef MOONPOOL_BIND_ROW_H
 #define MOONPOOL_BIND_ROW_H
 
+struct arena;
 struct buffer;
 struct error;
 struct lua_State;
@@ -28,8 +29,19 @@ void bind_row_push_first(struct lua_State *L, struct pg_result **result);
 /* Raises if two columns have the same name: a row has room for one of them. */
 void bind_row_check_columns(struct lua_State *L, const struct pg_result *result);
 
-/* Appends a row as JSON. -1 with ERROR_SCRIPT if it is not valid UTF-8. */
-int bind_row_write(const struct pg_result *result, int row, struct buffer *out, struct error *err);
+/* What of a row's JSON is the same for all rows of a result. */
+struct bind_row_form {
+    int columns;
+    struct bind_row_column *column; /* arena */
+};
+
+/* Prepares for bind_row_write(). -1 with ERROR_SCRIPT if a column's name is not valid UTF-8. */
+int bind_row_form(struct bind_row_form *form, const struct pg_result *result, struct arena *arena,
+                  struct error *err);
+
+/* Appends row `row`, 0-based, as JSON. -1 with ERROR_SCRIPT if it is not valid UTF-8. */
+int bind_row_write(const struct bind_row_form *form, const struct pg_result *result, int row,
+                   struct buffer *out, struct error *err);
 
 /* Raises ERROR_MEMORY: results take more than the limit. */
 void bind_row_refuse_memory(struct lua_State *L);

@@ -15,6 +15,7 @@
 #include "error.h"
 #include "handling.h"
 #include "pg_result.h"
+#include "request.h"
 #include "vm.h"
 
 static const char type_name[] = "moonpool.rows";
@@ -180,7 +181,8 @@ static bool find_table(lua_State *L, int index, int row)
     return true;
 }
 
-static int encode_row(lua_State *L, int index, struct rows *rows, int row, struct buffer *out,
+static int encode_row(lua_State *L, int index, const struct rows *rows,
+                      const struct bind_row_form *form, int row, struct buffer *out,
                       struct error *err)
 {
     if (find_table(L, index, row)) {
@@ -188,20 +190,24 @@ static int encode_row(lua_State *L, int index, struct rows *rows, int row, struc
         lua_pop(L, 1);
         return code;
     }
-    return bind_row_write(rows->result, row, out, err);
+    return bind_row_write(form, rows->result, row, out, err);
 }
 
 static int encode(lua_State *L, int index, struct buffer *out, struct error *err)
 {
     index = lua_absindex(L, index);
     struct rows *rows = check_rows(L, index);
+    struct bind_row_form form;
     luaL_checkstack(L, 4, "no room to encode a result");
+    if (bind_row_form(&form, rows->result, &handling_of(L)->request->arena, err) != 0) {
+        return -1;
+    }
     buffer_append_char(out, '[');
     for (int row = 0; row < rows->count; row++) {
         if (row > 0) {
             buffer_append_char(out, ',');
         }
-        if (encode_row(L, index, rows, row, out, err) != 0) {
+        if (encode_row(L, index, rows, &form, row, out, err) != 0) {
             return -1;
         }
     }

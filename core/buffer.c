@@ -21,36 +21,14 @@ void buffer_finish(struct buffer *buffer)
     buffer_init(buffer);
 }
 
-char *buffer_reserve(struct buffer *buffer, size_t size)
+void buffer_grow(struct buffer *buffer, size_t size)
 {
-    if (buffer->capacity - buffer->length < size) {
-        size_t capacity = buffer->capacity ? buffer->capacity * 2 : FIRST_CAPACITY;
-        if (capacity < buffer->length + size) {
-            capacity = buffer->length + size;
-        }
-        buffer->data = memory_realloc(buffer->data, capacity);
-        buffer->capacity = capacity;
+    size_t capacity = buffer->capacity ? buffer->capacity * 2 : FIRST_CAPACITY;
+    if (capacity < buffer->length + size) {
+        capacity = buffer->length + size;
     }
-    return buffer->data + buffer->length;
-}
-
-void buffer_append(struct buffer *buffer, const char *data, size_t size)
-{
-    if (size) {
-        memcpy(buffer_reserve(buffer, size), data, size);
-        buffer->length += size;
-    }
-}
-
-void buffer_append_text(struct buffer *buffer, const char *text)
-{
-    buffer_append(buffer, text, strlen(text));
-}
-
-void buffer_append_char(struct buffer *buffer, char c)
-{
-    *buffer_reserve(buffer, 1) = c;
-    buffer->length++;
+    buffer->data = memory_realloc(buffer->data, capacity);
+    buffer->capacity = capacity;
 }
 
 void buffer_printf(struct buffer *buffer, const char *format, ...)
