@@ -217,19 +217,4 @@ describe("a connection", function()
     assert.is_nil(connection:receive())
     connection:close()
   end)
-
-  for name, lines in pairs {
-    ["two lengths"] = "Content-Length: 2\r\nContent-Length: 3\r\n",
-    ["a length and an encoding"] = "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n",
-    ["an unknown encoding"] = "Transfer-Encoding: gzip\r\n",
-  } do
-    it(("with %s is refused with 400 and closed"):format(name), function()
-      local connection = support.http.connect(server.url)
-      connection:raw("POST /users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n" .. lines .. "\r\n")
-      local answer = assert(connection:receive())
-      assert.equal(400, answer.status)
-      assert.is_nil(connection:receive())
-      connection:close()
-    end)
-  end
 end)
