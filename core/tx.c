@@ -194,6 +194,13 @@ static bool broke_session(const struct error *err)
            strncmp(err->sqlstate, "08", 2) == 0;
 }
 
+/* An error of the server's makes it skip what is behind, COMMIT too. One without SQLSTATE is
+ * libpq's own: it blames the loss of the connection on the item whose answer it was waiting for. */
+static bool refused_by_server(const struct tx *tx, const struct batch_item *item)
+{
+    return item->state == ITEM_FAILED && *tx->batch.error.sqlstate;
+}
+
 static bool outcome_is_unknown(const struct tx *tx)
 {
     const struct batch_item *last = &tx->batch.items[tx->batch.count - 1];
@@ -201,8 +208,8 @@ static bool outcome_is_unknown(const struct tx *tx)
         return false;
     }
     for (const struct batch_item *item = tx->batch.items; item < last; item++) {
-        if (item->state == ITEM_FAILED) {
-            return false; /* The server skipped the COMMIT behind it. */
+        if (refused_by_server(tx, item)) {
+            return false;
         }
     }
     /* The Sync behind a last item that is done may have committed it, or not. */

@@ -8,7 +8,8 @@ local SCRIPT = [[
 local app = require "moonpool"
 local score = require "score"
 
-local function create(statement)
+-- What `finish` queues goes with COMMIT.
+local function create(statement, finish)
   return function(req)
     local user = req.body
     local id = app.db:transaction({ serialize = "users" }, function(tx)
@@ -18,8 +19,7 @@ local function create(statement)
       for _, other in ipairs(users) do
         tx:queue(statement, other.id, score.formula(other.score, #users))
       end
-      tx:send_batch()
-      tx:exec("log_action", ("new user created with id %d and username %s"):format(row.id, user.username))
+      finish(tx, "log_action", ("new user created with id %d and username %s"):format(row.id, user.username))
       return row.id
     end)
     return 201, { id = id }
@@ -36,8 +36,11 @@ app.post("/alone", function()
   return 201, { count = app.db:exec("log_action", "alone") }
 end)
 
-app.post("/rows", create "update_user_score")
-app.post("/bulk", create "update_user_scores")
+app.post("/rows", create("update_user_score", function(tx, ...)
+  tx:send_batch()
+  tx:exec(...)
+end))
+app.post("/bulk", create("update_user_scores", function(tx, ...) tx:queue(...) end))
 ]]
 
 local STATEMENTS = [[
