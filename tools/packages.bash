@@ -23,6 +23,8 @@ readonly PACKAGES=(
     "test lua-socket lets the specs speak HTTP"
     "fuzz clang compiles the fuzz targets"
     "fuzz libclang-rt-14-dev has libFuzzer and the sanitizers"
+    "test python3 runs the proxy that breaks connections, and the chaos run"
+    "chaos python3 plays load and faults"
     "admin adminer shows the database in the browser"
     "admin php-cgi satisfies adminer without a web server"
     "admin php-cli serves adminer"

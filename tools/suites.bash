@@ -119,11 +119,23 @@ suite_sanitizer_reports() {
     fi
 }
 
+# suite_chaos SUITE SERVER: a short run with a seed that is always the same; ./dev chaos has longer ones.
+suite_chaos() {
+    say "$1"
+    if run_child timeout --kill-after=10 "$SUITE_TIMEOUT" python3 tools/chaos/run.py --seed 1 \
+        --minutes 0.15 --moonpool "$2"; then
+        record "$1" 1 0 0
+    else
+        record "$1" 0 1 0
+    fi
+}
+
 # A pass over C tests and specs with one build. suites_of LABEL BUILD_FUNCTION BUILD_FOLDER
 suites_of() {
     if "$2"; then
         suite_c "C tests$1" "$3"
         suite_specs "specs$1" "$3/moonpool" spec
+        suite_chaos "chaos$1" "$3/moonpool"
     else
         record "build$1" 0 1 0
     fi

@@ -39,12 +39,16 @@ class Cluster:
 
     def start(self):
         self._create()
+        self.launch()
+        self.sql("create database bench;", database="postgres")
+
+    def launch(self):
+        """Starts PostgreSQL; restarts it, if it was stopped."""
         flags = [f"--{name}={value}" for name, value in SETTINGS.items()]
         self.child = processes.start(
             [f"{BIN}/postgres", "-D", self.data, "-p", str(self.port), "-h", "127.0.0.1", "-k", "",
              *flags], self.log, user=self.owner, cwd=self.folder)
         processes.wait_until(self._answers, 30, f"PostgreSQL's start (log: {self.log})", 0.1)
-        self.sql("create database bench;", database="postgres")
 
     def stop(self):
         if self.child:

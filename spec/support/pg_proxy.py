@@ -116,7 +116,7 @@ class Session:
 
     async def run(self):
         ways = [asyncio.create_task(self._carry(way)) for way in (FORTH, BACK)]
-        await asyncio.wait(ways)
+        await asyncio.wait(ways, return_when=asyncio.FIRST_EXCEPTION)
         for writer in self.writers.values():
             writer.close()
 
@@ -221,13 +221,14 @@ class Session:
         while not released.done():
             coming = asyncio.create_task(self.readers[way].read(CHUNK))
             await asyncio.wait({released, coming}, return_when=asyncio.FIRST_COMPLETED)
-            if not coming.done():
-                coming.cancel()
-            elif data := coming.result():
-                held += self.splitters[way].split(data)
-            else:
+            coming.cancel()  # does nothing to one that is done; a reader has one waiter at most
+            await asyncio.wait({coming})
+            if coming.cancelled():
+                continue
+            if not (data := coming.result()):
                 released.cancel()
                 return []
+            held += self.splitters[way].split(data)
         return held
 
 
