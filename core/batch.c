@@ -13,6 +13,7 @@ void batch_init(struct batch *batch)
 {
     memset(batch, 0, sizeof *batch);
     arena_init(&batch->arena);
+    arena_init(&batch->row_arena);
 }
 
 static void free_results(struct batch *batch)
@@ -35,6 +36,7 @@ void batch_finish(struct batch *batch)
     free_items(batch);
     free(batch->items);
     arena_finish(&batch->arena);
+    arena_finish(&batch->row_arena);
     batch_init(batch);
 }
 
@@ -47,6 +49,8 @@ void batch_reset(struct batch *batch)
         batch->capacity = 0;
     }
     arena_reset(&batch->arena);
+    arena_reset(&batch->row_arena);
+    batch->bulk_bytes = 0;
     batch->count = 0;
     batch->hidden = 0;
     batch->describe = false;
@@ -86,6 +90,13 @@ static const char *keep_source(struct batch *batch, const char *source)
     return source ? arena_strdup(&batch->arena, source) : NULL;
 }
 
+/* Only the last one still grows. */
+static size_t last_bulk_memory(const struct batch *batch)
+{
+    const struct batch_item *last = batch->count ? &batch->items[batch->count - 1] : NULL;
+    return last && last->bulk ? bulk_memory(last->bulk) : 0;
+}
+
 struct batch_item *batch_add(struct batch *batch, const struct statement *statement,
                              uint16_t parameter_count, const char *source, int line)
 {
@@ -93,6 +104,7 @@ struct batch_item *batch_add(struct batch *batch, const struct statement *statem
         batch->capacity = batch->capacity ? batch->capacity * 2 : FIRST_CAPACITY;
         batch->items = memory_realloc(batch->items, batch->capacity * sizeof *batch->items);
     }
+    batch->bulk_bytes += last_bulk_memory(batch);
     struct batch_item *item = &batch->items[batch->count];
     memset(item, 0, sizeof *item);
     item->statement = statement;
@@ -104,9 +116,8 @@ struct batch_item *batch_add(struct batch *batch, const struct statement *statem
     return item;
 }
 
-struct pg_result *batch_take_result(struct batch_item *item)
+size_t batch_memory(const struct batch *batch)
 {
-    struct pg_result *result = item->result;
-    item->result = NULL;
-    return result;
+    return batch->arena.used + batch->count * sizeof *batch->items + batch->bulk_bytes +
+           last_bulk_memory(batch);
 }

@@ -37,9 +37,11 @@ struct batch_item {
 
 struct batch {
     struct arena arena;       /* of parameters and text */
+    struct arena row_arena;   /* of the row of a :bulk statement that is being queued */
     struct batch_item *items; /* owned array */
     size_t count;
     size_t capacity;
+    size_t bulk_bytes;  /* of the rows of all :bulk items but the last */
     size_t hidden;      /* items in front that are ours: BEGIN and the like */
     bool describe;      /* describe the statements instead of executing them */
     bool isolate;       /* a Sync after each item: one that fails takes no other with it */
@@ -65,7 +67,7 @@ void batch_rewind(struct batch *batch);
 struct batch_item *batch_add(struct batch *batch, const struct statement *statement,
                              uint16_t parameter_count, const char *source, int line);
 
-/* Hands the item's result over to the caller. */
-struct pg_result *batch_take_result(struct batch_item *item);
+/* Bytes that the items and what belongs to them take, without their results. */
+size_t batch_memory(const struct batch *batch);
 
 #endif

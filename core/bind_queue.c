@@ -16,8 +16,11 @@
 #include "handling.h"
 #include "pgtype.h"
 #include "request.h"
+#include "vm.h"
 
 enum { MOST_DIMENSIONS = 6 }; /* PostgreSQL's own limit, MAXDIM */
+
+enum { CHARGE_STEP = 64 * 1024 };
 
 /* Parameters. */
 
@@ -181,10 +184,10 @@ void bind_queue_encode(lua_State *L, int index, uint32_t type, struct handling *
     }
 }
 
-static int set_text(struct parameter *parameter, uint32_t type, struct batch *batch,
+static int set_text(struct parameter *parameter, uint32_t type, struct arena *arena,
                     const char *text, size_t length, struct error *err)
 {
-    char *copy = arena_strndup(&batch->arena, text, length);
+    char *copy = arena_strndup(arena, text, length);
     return pgtype_from_text(parameter, type, copy, length, err);
 }
 
@@ -194,7 +197,7 @@ bool bind_queue_is_null(lua_State *L, int index)
 }
 
 static int set_parameter(lua_State *L, int index, uint32_t type, struct parameter *parameter,
-                         struct batch *batch, struct handling *handling, struct error *err)
+                         struct arena *arena, struct handling *handling, struct error *err)
 {
     size_t length;
     const char *text;
@@ -206,17 +209,15 @@ static int set_parameter(lua_State *L, int index, uint32_t type, struct paramete
         return pgtype_from_boolean(parameter, type, lua_toboolean(L, index), err);
     case LUA_TNUMBER:
         return lua_isinteger(L, index)
-                   ? pgtype_from_integer(parameter, type, lua_tointeger(L, index), &batch->arena,
-                                         err)
-                   : pgtype_from_number(parameter, type, lua_tonumber(L, index), &batch->arena,
-                                        err);
+                   ? pgtype_from_integer(parameter, type, lua_tointeger(L, index), arena, err)
+                   : pgtype_from_number(parameter, type, lua_tonumber(L, index), arena, err);
     case LUA_TSTRING:
         text = lua_tolstring(L, index, &length);
-        return set_text(parameter, type, batch, text, length, err);
+        return set_text(parameter, type, arena, text, length, err);
     case LUA_TTABLE:
     case LUA_TLIGHTUSERDATA: /* json.empty_array */
         bind_queue_encode(L, index, type, handling);
-        return set_text(parameter, type, batch, handling->scratch.data, handling->scratch.length,
+        return set_text(parameter, type, arena, handling->scratch.data, handling->scratch.length,
                         err);
     default:
         return luaL_typeerror(L, index, "number, string, boolean, table or nil");
@@ -252,23 +253,25 @@ static void raise_at_item(lua_State *L, const struct batch *batch, const struct 
                           struct error *err)
 {
     err->item = (size_t)(item - batch->items) + 1 - batch->hidden;
-    snprintf(err->where, sizeof err->where, "%s:%d", item->source, item->line);
+    if (!bind_place_write(L, err->where, sizeof err->where)) {
+        snprintf(err->where, sizeof err->where, "%s:%d", item->source, item->line);
+    }
     if (item->statement->name) {
         snprintf(err->statement, sizeof err->statement, "%s", item->statement->name);
     }
     bind_error_raise(L, err);
 }
 
-/* Makes the values from index 3 on into `parameters`. */
-static int set_parameters(lua_State *L, struct script_tx *script_tx, struct batch *batch,
-                          struct batch_item *item, struct parameter *parameters, struct error *err)
+/* Makes the values from index 3 on into the item's parameters. */
+static int set_parameters(lua_State *L, struct handling *handling, struct arena *arena,
+                          struct batch_item *item, struct error *err)
 {
     const struct statement *statement = item->statement;
     for (uint16_t i = 0; i < item->parameter_count; i++) {
         uint32_t type = item->bulk             ? bulk_element_type(item->bulk, i)
                         : statement->described ? statement->parameter_types[i]
                                                : 0;
-        if (set_parameter(L, i + 3, type, &parameters[i], batch, script_tx->handling, err) != 0) {
+        if (set_parameter(L, i + 3, type, &item->parameters[i], arena, handling, err) != 0) {
             return -1;
         }
     }
@@ -289,20 +292,31 @@ static struct batch_item *open_bulk(struct batch *batch, const struct statement 
                                                                                         : NULL;
 }
 
+static struct batch_item *add_bulk(lua_State *L, struct batch *batch,
+                                   const struct statement *statement, int count)
+{
+    lua_Debug caller;
+    bind_place_find(L, &caller);
+    struct batch_item *item =
+        batch_add(batch, statement, (uint16_t)count, caller.short_src, caller.currentline);
+    item->bulk = bulk_create(statement, (uint16_t)count);
+    return item;
+}
+
+/* The row goes through the item's parameters into its arrays, which copy it. */
 static void queue_row(lua_State *L, struct script_tx *script_tx, struct batch *batch,
                       const struct statement *statement, int count)
 {
     struct error err;
     struct batch_item *item = open_bulk(batch, statement, count);
     if (!item) {
-        lua_Debug caller;
-        bind_place_find(L, &caller);
-        item = batch_add(batch, statement, (uint16_t)count, caller.short_src, caller.currentline);
-        item->bulk = bulk_create(statement, (uint16_t)count);
+        item = add_bulk(L, batch, statement, count);
     }
-    struct parameter *row = arena_zalloc(&batch->arena, (size_t)count * sizeof *row);
-    if (set_parameters(L, script_tx, batch, item, row, &err) != 0 ||
-        bulk_add(item->bulk, row, &err) != 0) {
+    arena_reset(&batch->row_arena);
+    memset(item->parameters, 0, (size_t)count * sizeof *item->parameters);
+    if (set_parameters(L, script_tx->handling, &batch->row_arena, item, &err) != 0 ||
+        bulk_add(item->bulk, item->parameters, &err) != 0) {
+        err.row = item->bulk->rows + 1;
         raise_at_item(L, batch, item, &err);
     }
 }
@@ -317,10 +331,29 @@ static void queue_statement(lua_State *L, struct script_tx *script_tx, struct ba
         batch_add(batch, statement, (uint16_t)count, caller.short_src, caller.currentline);
     /* Not part of the batch before it is whole: a bad parameter raises. */
     batch->count--;
-    if (set_parameters(L, script_tx, batch, item, item->parameters, &err) != 0) {
+    if (set_parameters(L, script_tx->handling, &batch->arena, item, &err) != 0) {
         raise_at_item(L, batch, item, &err);
     }
     batch->count++;
+}
+
+/* Counts what is queued against the memory that Lua may have, in steps. */
+static void charge(lua_State *L, struct script_tx *script_tx)
+{
+    struct vm *vm = vm_of(L);
+    size_t bytes = batch_memory(&script_tx->tx.batch);
+    if (bytes < script_tx->charged) {
+        vm_discharge(vm, script_tx->charged - bytes);
+        script_tx->charged = bytes;
+    } else if (bytes >= script_tx->charged + CHARGE_STEP) {
+        if (!vm_charge(vm, bytes - script_tx->charged)) {
+            struct error err;
+            error_set(&err, ERROR_MEMORY,
+                      "what this request has queued needs more memory than it may have");
+            bind_error_raise(L, &err);
+        }
+        script_tx->charged = bytes;
+    }
 }
 
 /* Appends the statement at index 2 with the parameters behind it. */
@@ -336,4 +369,5 @@ void bind_queue(lua_State *L, struct script_tx *script_tx)
     } else {
         queue_statement(L, script_tx, batch, statement, count);
     }
+    charge(L, script_tx);
 }

@@ -136,6 +136,15 @@ int bulk_add(struct bulk *bulk, const struct parameter *row, struct error *err)
     return 0;
 }
 
+size_t bulk_memory(const struct bulk *bulk)
+{
+    size_t bytes = 0;
+    for (uint16_t i = 0; i < bulk->column_count; i++) {
+        bytes += bulk->columns[i].data.capacity;
+    }
+    return bytes;
+}
+
 static void write_header(struct bulk_column *column, size_t rows)
 {
     uint32_t header[HEADER_BYTES / sizeof(uint32_t)] = {htobe32(1), htobe32(column->has_null),
@@ -161,4 +170,134 @@ void bulk_finish(struct bulk *bulk, struct parameter *parameters)
             parameters[i].value = column->data.data;
         }
     }
+}
+
+/* Finding a row again. */
+
+struct search {
+    const struct bulk_column *column;
+    const char *value; /* NUL-terminated */
+    size_t length;
+    size_t at; /* the row being looked at, from 1 on */
+    size_t first;
+    size_t second; /* 0 if there is none, as `first` */
+};
+
+static void note_match(struct search *search)
+{
+    if (search->first == 0) {
+        search->first = search->at;
+    } else if (search->second == 0) {
+        search->second = search->at;
+    }
+}
+
+static bool is_integer(const struct search *search, int64_t element)
+{
+    char *end;
+    return strtoll(search->value, &end, 10) == element && *end == '\0';
+}
+
+static bool is_float(const struct search *search, uint64_t bits)
+{
+    char *end;
+    double element;
+    memcpy(&element, &bits, sizeof element);
+    return strtod(search->value, &end) == element && *end == '\0';
+}
+
+static uint64_t read_network(const char *bytes, size_t length)
+{
+    uint64_t value = 0;
+    for (size_t i = 0; i < length; i++) {
+        value = value << 8 | (unsigned char)bytes[i];
+    }
+    return value;
+}
+
+/* The element of a binary array, whose text the value would be. */
+static bool is_binary_match(const struct search *search, const char *bytes, size_t length)
+{
+    uint64_t value = read_network(bytes, length < 8 ? length : 8);
+    switch (search->column->element) {
+    case INT2:
+        return is_integer(search, (int16_t)value);
+    case INT4:
+        return is_integer(search, (int32_t)value);
+    case INT8:
+        return is_integer(search, (int64_t)value);
+    case FLOAT8:
+        return is_float(search, value);
+    case BOOL:
+        return strcmp(search->value, value ? "t" : "f") == 0;
+    default:
+        return length == search->length && memcmp(bytes, search->value, length) == 0;
+    }
+}
+
+static void search_binary(struct search *search)
+{
+    const struct buffer *data = &search->column->data;
+    const char *at = data->data + HEADER_BYTES, *end = data->data + data->length;
+    while (at < end) {
+        int32_t length = (int32_t)read_network(at, sizeof length);
+        at += sizeof length;
+        search->at++;
+        if (length >= 0 && is_binary_match(search, at, (size_t)length)) {
+            note_match(search);
+        }
+        at += length > 0 ? length : 0;
+    }
+}
+
+static int ignore_brace(void *context)
+{
+    return 0;
+}
+
+static int compare_text(void *context, const char *text, size_t length)
+{
+    struct search *search = context;
+    search->at++;
+    if (text && length == search->length && memcmp(text, search->value, length) == 0) {
+        note_match(search);
+    }
+    return 0;
+}
+
+static const struct pgtype_array_handler text_search = {
+    .on_open = ignore_brace, .on_element = compare_text, .on_close = ignore_brace};
+
+static void search_text(struct search *search)
+{
+    const struct buffer *data = &search->column->data;
+    struct buffer scratch;
+    buffer_init(&scratch);
+    pgtype_walk_array(data->data, strlen(data->data), &text_search, search, &scratch);
+    buffer_finish(&scratch);
+}
+
+/* Nothing is found for certain where columns disagree. */
+size_t bulk_find_row(const struct bulk *bulk, const char *value, size_t length, bool duplicate)
+{
+    size_t row = 0;
+    char *text = memory_zalloc(length + 1);
+    memcpy(text, value, length);
+    for (uint16_t i = 0; i < bulk->column_count; i++) {
+        struct search search = {.column = &bulk->columns[i], .value = text, .length = length};
+        if (search.column->binary) {
+            search_binary(&search);
+        } else {
+            search_text(&search);
+        }
+        size_t found = duplicate && search.second ? search.second : search.first;
+        bool agrees = row == 0 || found == 0 || (found == row && search.second == 0);
+        row = found ? found : row;
+        if (!agrees) {
+            row = 0;
+            break;
+        }
+    }
+    free(text);
+    return row;
 }

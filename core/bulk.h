@@ -32,8 +32,16 @@ uint32_t bulk_element_type(const struct bulk *bulk, uint16_t column);
  * nothing added, if one is not of that type. */
 int bulk_add(struct bulk *bulk, const struct parameter *row, struct error *err);
 
+/* Bytes of its rows. */
+size_t bulk_memory(const struct bulk *bulk);
+
 /* Fills the statement's parameters with the arrays, which stay the bulk's own. No row may be added
  * afterwards. */
 void bulk_finish(struct bulk *bulk, struct parameter *parameters);
+
+/* The row, from 1 on, that PostgreSQL must mean by a value that it gives as text, once the arrays
+ * are filled: the only one that has it. Of several in the same column the first; or the second, for
+ * a `duplicate`, which that is in any case. 0 if it may be another. */
+size_t bulk_find_row(const struct bulk *bulk, const char *value, size_t length, bool duplicate);
 
 #endif

@@ -48,9 +48,17 @@ static void make_ready(struct handling *handling)
 
 /* Transactions. */
 
-void script_tx_end(struct script_tx *script_tx, const char *how)
+/* Its batch goes, and with it what was queued. */
+static void finish_tx(struct script_tx *script_tx)
 {
     tx_finish(&script_tx->tx);
+    vm_discharge(script_tx->handling->generation->vm, script_tx->charged);
+    script_tx->charged = 0;
+}
+
+void script_tx_end(struct script_tx *script_tx, const char *how)
+{
+    finish_tx(script_tx);
     copytext_finish(&script_tx->copy);
     list_remove(&script_tx->link);
     if (script_tx->handle) {
@@ -75,7 +83,7 @@ static void end_transactions(struct handling *handling, bool forgotten)
         script_tx_end(open, "ended with its request");
     }
     if (handling->statements.handling) {
-        tx_finish(&handling->statements.tx);
+        finish_tx(&handling->statements);
         handling->statements.handling = NULL;
     }
 }

@@ -67,6 +67,7 @@ struct script_tx {
     struct handling *handling;
     struct tx_handle *handle; /* the userdata; NULL once Lua has collected it */
     const char *where;        /* arena; file:line that began it */
+    size_t charged;           /* bytes of what is queued, counted against the Lua memory */
     char sent_at[PLACE_SIZE]; /* file:line that sent what was queued; "" once something is again */
     struct copytext copy;     /* of the last copy_from */
     char copy_where[PLACE_SIZE]; /* file:line of it */

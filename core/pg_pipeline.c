@@ -11,6 +11,7 @@
 
 #include "arena.h"
 #include "batch.h"
+#include "bulk.h"
 #include "error.h"
 #include "pg_result.h"
 #include "statement.h"
@@ -392,11 +393,22 @@ static bool ends_session(const struct pipeline *pipeline, const struct batch *ba
            !(read_only && strcmp(err->sqlstate, "25006") == 0);
 }
 
+/* PostgreSQL knows one statement; the values that it tells show which of the rows it was. */
+static size_t find_row(const struct batch_item *item, const struct pg_result *result,
+                       const struct error *err)
+{
+    size_t length;
+    const char *value = item->bulk ? pg_result_blamed(result, &length) : NULL;
+    bool duplicate = strcmp(err->sqlstate, "23505") == 0;
+    return value ? bulk_find_row(item->bulk, value, length, duplicate) : 0;
+}
+
 static void take_failure(struct pipeline *pipeline, struct batch *batch, size_t index,
                          struct pg_result *result)
 {
     struct error err;
     pg_result_error(result, &err, NULL);
+    err.row = find_row(&batch->items[index], result, &err);
     if (ends_session(pipeline, batch, &err)) {
         pipeline->retire = true;
     }

@@ -111,3 +111,30 @@ void pg_result_error(const struct pg_result *result, struct error *err, int *ret
         *ret_position = atoi(field(result, PG_DIAG_STATEMENT_POSITION));
     }
 }
+
+/* What stands between the first `open` and the last `close`; NULL if nothing does. */
+static const char *between(const char *text, const char *open, char close, size_t *ret_length)
+{
+    const char *start = strstr(text, open);
+    const char *end = strrchr(text, close);
+    start = start ? start + strlen(open) : NULL;
+    if (!start || !end || end < start) {
+        return NULL;
+    }
+    *ret_length = (size_t)(end - start);
+    return start;
+}
+
+/* "Key (id)=(7) already exists.", "invalid input syntax for type uuid: "x"", in any language. */
+const char *pg_result_blamed(const struct pg_result *result, size_t *ret_length)
+{
+    const char *sqlstate = field(result, PG_DIAG_SQLSTATE);
+    const char *detail = field(result, PG_DIAG_MESSAGE_DETAIL);
+    if (strcmp(sqlstate, "23505") == 0 || strcmp(sqlstate, "23503") == 0) {
+        return between(detail, ")=(", ')', ret_length);
+    }
+    if (strncmp(sqlstate, "22", 2) == 0) {
+        return between(field(result, PG_DIAG_MESSAGE_PRIMARY), "\"", '"', ret_length);
+    }
+    return NULL;
+}

@@ -147,7 +147,7 @@ function request:left() end
 ---@field constraint? string
 ---@field statement? string the name of the statement
 ---@field item? integer its place in the batch
----@field row? integer the row of copy_from that was refused
+---@field row? integer the row of copy_from, or of a run of :bulk rows, that was refused
 ---@field where? string file:line of the call
 
 ---A row is a plain table by the columns' names. NULL is absent, and null in JSON.

@@ -138,17 +138,26 @@ static void test_reset(void)
     batch_finish(&batch);
 }
 
-static void test_take_result(void)
+static void test_memory(void)
 {
+    static const struct parameter value = {.value = "a text", .length = 6};
     struct batch batch;
+    struct error err;
     batch_init(&batch);
-    run(&batch);
-    struct pg_result *result = batch_take_result(&batch.items[1]);
-    check(result && !batch.items[1].result, "a result that is taken is the taker's");
-    check(!batch_take_result(&batch.items[1]), "and can be taken once");
+    check_int((long long)batch_memory(&batch), 0, "an empty batch takes no memory");
+    struct batch_item *item = batch_add(&batch, &statement, 1, "a.lua", 1);
+    item->bulk = bulk_create(&statement, 1);
+    size_t before = batch_memory(&batch);
+    for (int i = 0; i < 1000; i++) {
+        bulk_add(item->bulk, &value, &err);
+    }
+    size_t rows = batch_memory(&batch) - before;
+    check(rows >= 1000 * strlen(value.value), "rows count");
+    batch_add(&batch, &statement, 0, "a.lua", 2);
+    check(batch_memory(&batch) > before + rows, "and go on to count behind them");
+    batch_reset(&batch);
+    check_int((long long)batch_memory(&batch), 0, "until the batch is empty");
     batch_finish(&batch);
-    check_int(pg_result_rows(result), 0, "it outlives the batch");
-    pg_result_free(result);
 }
 
 static void test_bulk(void)
@@ -165,6 +174,9 @@ static void test_bulk(void)
     batch_seal(&batch);
     check_text(batch.items[0].parameters[0].value, "{\"a\",NULL}", "sealing makes arrays of rows");
     check(!batch.items[1].parameters[0].value, "and leaves plain items alone");
+    check_int((long long)bulk_find_row(batch.items[0].bulk, "a", 1, false), 1,
+              "a row is found again");
+    check_int((long long)bulk_find_row(batch.items[0].bulk, "b", 1, false), 0, "or is not there");
     batch_rewind(&batch);
     check_text(batch.items[0].parameters[0].value, "{\"a\",NULL}", "which a rewind keeps");
     batch_reset(&batch);
@@ -180,7 +192,7 @@ int main(void)
     }
     test_rewind();
     test_reset();
-    test_take_result();
+    test_memory();
     test_bulk();
     return test_end();
 }

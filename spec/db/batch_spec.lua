@@ -94,6 +94,32 @@ app.post("/many/{count}", { deadline = 100 }, function(req)
   end)
 end)
 
+app.post("/failing-with-commit", function()
+  local ok, err = pcall(db.transaction, db, function(tx)
+    tx:queue("add_number", 1)
+    tx:queue("add_number", 1) -- fails with COMMIT
+  end)
+  return 200, { ok = ok, report = report(err) }
+end)
+
+app.post("/hoard", { deadline = 30 }, function()
+  db:transaction(function(tx)
+    for n = 1, 10000000 do
+      tx:queue("add_number", n)
+    end
+  end)
+end)
+
+app.post("/large", { deadline = 30 }, function()
+  return db:transaction(function(tx)
+    for _ = 1, 2 do
+      tx:queue("select length($1) as n", ("x"):rep(2000000))
+      tx:send_batch()
+    end
+    return { ok = true }
+  end)
+end)
+
 app.post("/wide", { deadline = 30 }, function()
   return 200, db:transaction(function(tx)
     for _ = 1, 50 do
@@ -172,11 +198,43 @@ describe("a batch", function()
     return tonumber(status:match("VmHWM:%s+(%d+)"))
   end
 
-  it("may have 100,000 statements, in bounded memory", function()
-    assert.same({ n = 100000, sum = 100000 }, post("/many/100000"))
-    assert.equal(100000, server.db:count("numbers"))
+  it("may have 300,000 statements, in bounded memory", function()
+    assert.same({ n = 300000, sum = 300000 }, post("/many/300000"))
+    assert.equal(300000, server.db:count("numbers"))
     if not support.environment.is_sanitized() then
-      assert.is_true(peak_kilobytes() < 256 * 1024, peak_kilobytes() .. " kB")
+      assert.is_true(peak_kilobytes() < 96 * 1024, peak_kilobytes() .. " kB")
+    end
+  end)
+
+  it("that fails with COMMIT names its statement too", function()
+    local seen = post("/failing-with-commit")
+    assert.is_false(seen.ok)
+    assert.equal(2, seen.report.item)
+    assert.equal("add_number", seen.report.statement)
+    assert.equal("scripts/spec.lua:" .. support.line_of(SCRIPT, "-- fails with COMMIT"), seen.report.where)
+  end)
+end)
+
+describe("a batch that is larger than Lua's memory", function()
+  local server
+
+  setup(function()
+    server = support.server.start {
+      app = false,
+      scripts = { ["spec.lua"] = SCRIPT },
+      sql = { ["spec.sql"] = STATEMENTS, ["migrations/0900_spec.sql"] = MIGRATION },
+      flags = { "--lua-memory", "16MiB", "--no-watch" },
+    }
+  end)
+  teardown(function() server:stop() end)
+
+  it("fails while it is queued, and the next one is not charged for it", function()
+    for _ = 1, 3 do
+      support.problem(server:post("/hoard", {}), 500, "out-of-memory")
+      assert.equal(0, server.db:count("numbers"))
+    end
+    for _ = 1, 20 do
+      assert.equal(200, server:post("/large", {}).status)
     end
   end)
 end)

@@ -2,6 +2,9 @@ local support = require "spec.support"
 
 local MIGRATION = [[
 create table things (id integer primary key, price numeric, weight float8, name text, seen boolean, big bigint);
+create table tokens (
+  token uuid unique, weight float8 unique, name text unique, thing_id integer references things (id)
+);
 ]]
 
 local STATEMENTS = [[
@@ -11,6 +14,10 @@ select * from unnest($1::int[], $2::numeric[], $3::float8[], $4::text[], $5::boo
 
 -- name: rename_things :bulk
 update things t set name = v.name from unnest($1::int[], $2::text[]) v(id, name) where t.id = v.id;
+
+-- name: add_tokens :bulk
+insert into tokens (token, weight, name, thing_id)
+select * from unnest($1::uuid[], $2::float8[], $3::text[], $4::integer[]);
 
 -- name: get_things :many
 select id, price, weight, name, seen, big from things order by id;
@@ -72,6 +79,27 @@ app.post("/mismatch", function()
   end)
 end)
 
+app.post("/tokens", function(req)
+  local ok, err = pcall(db.transaction, db, function(tx)
+    tx:queue("count_things")
+    for _, row in ipairs(req.body) do
+      tx:queue("add_tokens", row.token, row.weight, row.name, row.thing) -- the row's call
+    end
+    tx:send_batch()
+  end)
+  err = err or {}
+  return { ok = ok, item = err.item, row = err.row, where = err.where, statement = err.statement }
+end)
+
+app.post("/after-misfit", function()
+  return db:transaction(function(tx)
+    local ok, err = pcall(tx.queue, tx, "add_things", "one", 1, 1, "a", true, 1)
+    tx:queue("add_things", 1, 1, 1, "a", true, 1)
+    local results = tx:send_batch()
+    return { ok = ok, row = err.row, n = results.n, count = results[results.n] }
+  end)
+end)
+
 app.post("/duplicate", function()
   return 200, db:transaction(function(tx)
     tx:queue("add_things", 1, 1, 1, "a", true, 1)
@@ -93,7 +121,7 @@ describe("a :bulk statement", function()
     }
   end)
   teardown(function() server:stop() end)
-  before_each(function() server.db:exec("truncate things") end)
+  before_each(function() server.db:exec("truncate things, tokens") end)
 
   it("takes its rows by tx:queue and sends them as one, whatever their types", function()
     local answer = server:post("/types", {})
@@ -121,6 +149,7 @@ describe("a :bulk statement", function()
   it("names the row's call when a value does not fit", function()
     local answer = server:post("/range", {})
     assert.equal(422, answer.status, answer.body)
+    assert.equal(2, answer:json().row)
     assert.equal(0, server.db:count("things"))
     support.problem(server:post("/mismatch", {}), 422)
   end)
@@ -130,6 +159,48 @@ describe("a :bulk statement", function()
     assert.equal(409, answer.status, answer.body)
     assert.equal("things_pkey", answer:json().constraint)
     assert.equal(0, server.db:count("things"))
+  end)
+
+  local function token(n)
+    return ("00000000-0000-0000-0000-%012d"):format(n)
+  end
+
+  for name, case in pairs {
+    ["a value of no such type"] = { { token = "no uuid" }, row = 3 },
+    ["a key of text that is taken in the same run"] = { { name = "first" }, row = 3 },
+    ["a key of another type"] = { { token = token(2) }, row = 3 },
+    ["a key of numbers"] = { { weight = 0.1 }, row = 3 },
+    ["a row that it refers to in vain"] = { { thing = 77 }, row = 3 },
+    ["a key that two columns may mean"] = { { weight = 0.1 }, behind = "0.1", row = nil },
+  } do
+    it("names the row, where PostgreSQL lets it: " .. name, function()
+      server.db:exec("insert into things (id) values (1)")
+      local rows = {
+        { token = token(1), weight = 0.1, name = "first", thing = 1 },
+        { token = token(2), weight = 0.2, name = "second", thing = 1 },
+        { token = token(3), weight = 0.3, name = "third", thing = 1 },
+        { token = token(4), weight = 0.4, name = "fourth", thing = 1 },
+      }
+      for column, value in pairs(case[1]) do
+        rows[3][column] = value
+      end
+      rows[4].name = case.behind or rows[4].name
+      local seen = server:post("/tokens", rows):json()
+      assert.is_false(seen.ok)
+      assert.equal(2, seen.item)
+      assert.equal(case.row, seen.row)
+      assert.equal("add_tokens", seen.statement)
+      assert.equal("scripts/spec.lua:" .. support.line_of(SCRIPT, "-- the row's call"), seen.where)
+      assert.equal(0, server.db:count("tokens"))
+    end)
+  end
+
+  it("says which row does not fit, and takes others behind it", function()
+    local seen = server:post("/after-misfit", {}):json()
+    assert.is_false(seen.ok)
+    assert.equal(1, seen.row)
+    assert.equal(1, seen.count)
+    assert.equal(1, server.db:count("things"))
   end)
 end)
 
