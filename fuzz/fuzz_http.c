@@ -18,6 +18,7 @@
 
 enum {
     BODY_LIMIT = 200,
+    HEADER_LIMIT = 2048,
     QUIET_TICKS = 3, /* after so many without an answer nothing more is expected */
     MOST_PIECES = 64,
     MOST_BYTES = 20000,
@@ -93,8 +94,10 @@ static void open_edge(void)
 {
     static const struct http_handler handler = {on_headers, on_request, on_end,
                                                 on_late,    on_late,    NULL};
-    struct http_options options = {
-        .deadline = SECONDS(60), .body_limit = BODY_LIMIT, .listen_fd = listen_on_loopback()};
+    struct http_options options = {.listen_fd = listen_on_loopback(),
+                                   .deadline = SECONDS(60),
+                                   .body_limit = BODY_LIMIT,
+                                   .header_limit = HEADER_LIMIT};
     struct error err;
     claim(loop_init(&loop, &err) == 0);
     http = http_create(&loop, &options, &handler, &err);
@@ -156,6 +159,19 @@ static void send_pieces(int fd, const char *bytes, size_t size, size_t piece,
     }
 }
 
+/* After any of this the next client is served. */
+static void check_service(void)
+{
+    static const char request[] = "GET /next HTTP/1.1\r\nHost: a\r\n\r\n";
+    static struct answers answers;
+    int fd = dial();
+    answers = (struct answers){.length = 0};
+    send_pieces(fd, request, sizeof request - 1, 0, &answers);
+    claim(strncmp(answers.text, "HTTP/1.1 200 ", 13) == 0);
+    claim(strstr(answers.text, "\r\n\r\n/next"));
+    close(fd);
+}
+
 /* The answers begin like one; behind its head, each is as long as it says. A connection that was
  * closed may have cut the last. */
 static void check_answers(const struct answers *answers)
@@ -191,6 +207,7 @@ static void converse(const char *bytes, size_t size, size_t piece)
     send_pieces(fd, bytes, size, piece, &answers);
     check_answers(&answers);
     close(fd);
+    check_service();
     for (int i = 0; i < 1000 && http_connections(http) > 0; i++) {
         tick();
     }
