@@ -59,7 +59,7 @@ static int run_check(struct checker *checker, const struct config *config, struc
     pool_init(&checker->database.pool, &checker->loop, &checker->helper, &checker->target, shared,
               &shared->workers[0], &options);
     lanes_init(&checker->database.lanes, &checker->database.pool, 0);
-    turns_init(&checker->database.turns);
+    turns_init(&checker->database.turns, &checker->loop);
     load_check_start(&checker->check, generation, &checker->database, on_done);
     while (!checker->done) {
         loop_wait(&checker->loop, DEADLINE_NEVER);
@@ -67,6 +67,7 @@ static int run_check(struct checker *checker, const struct config *config, struc
     *err = checker->check.error;
     load_check_finish(&checker->check);
     lanes_finish(&checker->database.lanes);
+    turns_finish(&checker->database.turns);
     pool_finish(&checker->database.pool);
     helper_finish(&checker->helper);
     pg_target_finish(&checker->target);

@@ -76,6 +76,7 @@ struct pg {
     uint64_t reported;        /* hash of the settings that the server reports, as set up */
     uint64_t opened_at;       /* when it was first IDLE */
     uint64_t expires_at;      /* the pool's: max lifetime with jitter */
+    uint64_t lent_at;         /* the pool's: when it was last lent */
     uint64_t left_at;         /* the pool's: when it was given back, or began to close */
     uint64_t idle_since;      /* when it was given back; a check does not count */
     uint64_t heard_at;        /* when it last became IDLE */

@@ -2,7 +2,8 @@
  * waiters but no permit wants one: a worker with idle sessions closes all but one for it. If it has
  * no session at all it starves: even a busy worker gives one up for it after a turn of TURN_MS, and
  * a permit that returns goes to the one that has been starving longest. Lanes are nobody's sessions
- * here: a transaction cannot use them. */
+ * here: a transaction cannot use them. Who waits and clearly cannot be done by its deadline is
+ * refused, from the loop. */
 #include "pool.h"
 
 #include <assert.h>
@@ -84,10 +85,66 @@ static void dequeue(struct pool *pool, struct pool_waiter *waiter)
 static void lend(struct pool *pool, const struct pool_waiter *waiter, struct pg *pg)
 {
     pg_lend(pg);
+    pg->lent_at = pool->loop->now;
     list_move(&pool->lent, pg);
     counter_add(pool->slot, pool_acquires_total, 1);
     counter_add(pool->slot, pool_acquire_seconds_total, pool->loop->now - waiter->since);
     publish(pool);
+}
+
+/* Refusing. */
+
+static void on_telling(struct timer *timer)
+{
+    struct pool *pool = list_entry((void *)timer, struct pool, telling);
+    struct error err;
+    error_set(&err, ERROR_OVERLOADED,
+              "too many requests wait for a database connection for this one to be done by its "
+              "deadline");
+    while (!list_is_empty(&pool->refused)) {
+        struct pool_waiter *waiter = list_entry(pool->refused.next, struct pool_waiter, link);
+        list_remove(&waiter->link);
+        waiter->refused = false;
+        waiter->granted(waiter, NULL, &err);
+    }
+}
+
+static void refuse(struct pool *pool, struct pool_waiter *waiter)
+{
+    dequeue(pool, waiter);
+    waiter->refused = true;
+    list_append(&pool->refused, &waiter->link);
+    loop_arm(pool->loop, &pool->telling, pool->loop->now, on_telling);
+}
+
+/* Sessions that serve those who wait, now or soon. */
+static uint32_t count_servers(const struct pool *pool)
+{
+    size_t count =
+        list_length(&pool->idle) + list_length(&pool->opening) + list_length(&pool->leaving);
+    const struct list *lent = &pool->lent;
+    for (const struct list *item = lent->next; item != lent; item = item->next) {
+        count += !list_entry((void *)item, struct pg, link)->pipeline.read_only;
+    }
+    return (uint32_t)count;
+}
+
+static bool is_hopeless(struct pool *pool, const struct pool_waiter *waiter, uint32_t ahead)
+{
+    return pace_is_hopeless(&pool->pace, pool->loop->now, ahead, count_servers(pool),
+                            waiter->deadline);
+}
+
+/* Those who came last and have nothing to wait for. */
+static void refuse_hopeless(struct pool *pool)
+{
+    while (!list_is_empty(&pool->waiters)) {
+        struct pool_waiter *last = list_entry(pool->waiters.prev, struct pool_waiter, link);
+        if (!is_hopeless(pool, last, pool->waiting - 1)) {
+            return;
+        }
+        refuse(pool, last);
+    }
 }
 
 /* When the database is away nobody waits for it: it may be long. */
@@ -301,6 +358,14 @@ static void put_to_rest(struct pool *pool, struct pg *pg)
     }
 }
 
+static void note_use(struct pool *pool, struct pg *pg)
+{
+    if (pg->lent_at) {
+        pace_note(&pool->pace, pool->loop->now - pg->lent_at, pool->loop->now);
+        pg->lent_at = 0;
+    }
+}
+
 static void on_idle(struct pg *pg)
 {
     struct pool *pool = pg->owner;
@@ -318,6 +383,7 @@ static void on_idle(struct pg *pg)
         retire(pool, pg);
         return;
     }
+    note_use(pool, pg);
     put_to_rest(pool, pg);
     serve(pool);
 }
@@ -380,6 +446,10 @@ static struct pg *next_idle(const struct pool *pool)
 static void serve_oldest(struct pool *pool, struct pg *pg)
 {
     struct pool_waiter *waiter = oldest_waiter(pool);
+    if (is_hopeless(pool, waiter, 0)) {
+        refuse(pool, waiter);
+        return;
+    }
     dequeue(pool, waiter);
     lend(pool, waiter, pg);
     waiter->granted(waiter, pg, NULL);
@@ -396,6 +466,7 @@ static void serve(struct pool *pool)
             serve_oldest(pool, pg);
         }
     }
+    refuse_hopeless(pool);
     if (!list_is_empty(&pool->waiters) && !pool->retry.slot) {
         open_for_waiters(pool);
     }
@@ -429,6 +500,11 @@ struct pg *pool_acquire(struct pool *pool, struct pool_waiter *waiter)
 void pool_forget(struct pool *pool, struct pool_waiter *waiter)
 {
     if (list_is_empty(&waiter->link)) {
+        return;
+    }
+    if (waiter->refused) {
+        waiter->refused = false;
+        list_remove(&waiter->link);
         return;
     }
     dequeue(pool, waiter);
@@ -527,6 +603,7 @@ void pool_init(struct pool *pool, struct loop *loop, struct helper *helper,
     list_init(&pool->lent);
     list_init(&pool->leaving);
     list_init(&pool->waiters);
+    list_init(&pool->refused);
     loop_arm(loop, &pool->housework, loop->now, on_housework);
 }
 
@@ -546,6 +623,7 @@ void pool_finish(struct pool *pool)
     loop_disarm(pool->loop, &pool->retry);
     loop_disarm(pool->loop, &pool->housework);
     loop_disarm(pool->loop, &pool->burial);
+    loop_disarm(pool->loop, &pool->telling);
     destroy_all(pool, &pool->opening);
     destroy_all(pool, &pool->idle);
     destroy_all(pool, &pool->leaving);

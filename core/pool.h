@@ -12,6 +12,7 @@
 #include "error.h"
 #include "list.h"
 #include "loop.h"
+#include "pace.h"
 
 struct helper;
 struct pg;
@@ -41,10 +42,13 @@ struct pool {
     struct list leaving;
     struct list waiters; /* oldest first */
     uint32_t waiting;    /* how many they are */
+    struct list refused; /* of struct pool_waiter: are to be told */
+    struct pace pace;    /* for how long sessions are lent */
 
     struct error down;      /* why the database is away; ERROR_NONE while it is not */
     uint64_t backoff;       /* microseconds until the next attempt */
     struct timer retry;     /* the next attempt */
+    struct timer telling;   /* those refused are told */
     struct timer housework; /* lifetimes, idle times, the minimum */
     struct timer burial;    /* permits of a dead worker return */
     uint64_t answered_at;   /* when a session was last opened, or came back whole */
@@ -53,9 +57,11 @@ struct pool {
 /* One who waits for a connection. Embedded. */
 struct pool_waiter {
     struct list link;
-    uint64_t since; /* when the wait began */
-    /* Called from the loop with a LENT connection, or with NULL and an error: the database is away.
-     */
+    uint64_t since;    /* when the wait began */
+    uint64_t deadline; /* to be done by; 0 for none */
+    bool refused;      /* it is on the pool's list of those */
+    /* Called from the loop with a LENT connection, or with NULL and an error: the database is away,
+     * or it will clearly not be done by its deadline. */
     void (*granted)(struct pool_waiter *waiter, struct pg *pg, const struct error *err);
 };
 

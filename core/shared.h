@@ -29,6 +29,7 @@ enum shared_load { SHARED_LOADING, SHARED_LOADED, SHARED_REFUSED };
     X(pool_wait_seconds_total, "Time spent waiting for a connection")                              \
     X(pool_acquire_seconds_total, "Time until connections were taken")                             \
     X(pool_timeouts_total, "Waits given up")                                                       \
+    X(shed_total, "Waits refused early because the deadline could not be met")                     \
     X(pool_connects_total, "Sessions opened")                                                      \
     X(pool_connect_failures_total, "Sessions that could not be opened")                            \
     X(pool_closes_total, "Sessions closed")                                                        \

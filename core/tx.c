@@ -291,6 +291,18 @@ static void on_done(struct pg_run *run)
     tx->done(tx);
 }
 
+/* It gets no session, or no turn. */
+static void turn_away(struct tx *tx, const struct error *err)
+{
+    counter_add(tx_counters(tx), shed_total, err->code == ERROR_OVERLOADED);
+    tx->error = *err;
+    tx->state = tx->options.autocommit ? TX_NEW : TX_ENDED;
+    tx->failed = !tx->options.autocommit;
+    loop_disarm(tx_loop(tx), &tx->limit);
+    give_back(tx, false);
+    tx->done(tx);
+}
+
 static void on_granted(struct pool_waiter *waiter, struct pg *pg, const struct error *err)
 {
     struct tx *tx = list_entry((void *)waiter, struct tx, waiter);
@@ -302,12 +314,7 @@ static void on_granted(struct pool_waiter *waiter, struct pg *pg, const struct e
         start(tx);
         return;
     }
-    tx->error = *err;
-    tx->state = tx->options.autocommit ? TX_NEW : TX_ENDED;
-    tx->failed = !tx->options.autocommit;
-    loop_disarm(tx_loop(tx), &tx->limit);
-    give_back(tx, false);
-    tx->done(tx);
+    turn_away(tx, err);
 }
 
 static void acquire(struct tx *tx)
@@ -320,7 +327,7 @@ static void acquire(struct tx *tx)
     }
 }
 
-static void on_turn(struct turn *turn)
+static void on_turn(struct turn *turn, const struct error *err)
 {
     struct tx *tx = list_entry((void *)turn, struct tx, turn);
     uint64_t spent = waited(tx);
@@ -328,7 +335,11 @@ static void on_turn(struct turn *turn)
     if (tx->times) {
         tx->times->queued += spent;
     }
-    acquire(tx);
+    if (err) {
+        turn_away(tx, err);
+    } else {
+        acquire(tx);
+    }
 }
 
 static void on_lane(struct lane_call *call, enum lane_outcome outcome)
@@ -386,7 +397,9 @@ static void run(struct tx *tx, void (*done)(struct tx *tx))
     tx->run.batch = &tx->batch;
     tx->run.done = on_done;
     tx->waiter.granted = on_granted;
+    tx->waiter.deadline = tx->deadline;
     tx->turn.granted = on_turn;
+    tx->turn.deadline = tx->deadline;
     tx->collecting = false;
     tx->retried = false;
     batch_seal(&tx->batch);

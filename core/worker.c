@@ -194,7 +194,7 @@ static int init(struct worker *worker, struct error *err)
     pool_init(&worker->database.pool, &worker->loop, &worker->helper, &worker->target,
               worker->shared, worker->slot, &options);
     lanes_init(&worker->database.lanes, &worker->database.pool, lane_count(worker->config));
-    turns_init(&worker->database.turns);
+    turns_init(&worker->database.turns, &worker->loop);
     app_init(&worker->app, worker->config, worker->shared, worker->slot, &worker->loop,
              &worker->database, worker->index == 0);
     worker->app.owner = worker;
@@ -269,6 +269,7 @@ static void finish(struct worker *worker)
     http_destroy(worker->admin);
     app_finish(&worker->app);
     lanes_finish(&worker->database.lanes);
+    turns_finish(&worker->database.turns);
     pool_finish(&worker->database.pool);
     helper_finish(&worker->helper);
     pg_target_finish(&worker->target);

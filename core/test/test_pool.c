@@ -534,6 +534,30 @@ static void test_unread(void)
     finish("unread");
 }
 
+static void test_overload(void)
+{
+    begin(1, &usual);
+    play("+a o");
+    for (int i = 0; i < 4; i++) {
+        play("@100 -a +a");
+    }
+    diary[0] = '\0';
+    customers[1].waiter.deadline = loop.now + MILLISECONDS(99);
+    customers[2].waiter.deadline = loop.now + MILLISECONDS(250);
+    customers[3].waiter.deadline = loop.now + MILLISECONDS(199);
+    play("+b +c +d @1");
+    check_text(diary, "b!d!", "who cannot make it is told at once");
+    play("@200 -a @1");
+    check_text(diary, "b!d!c!", "and so is who cannot make it any more");
+    play("+e +a");
+    check_text(diary, "b!d!c!E", "who has no deadline waits");
+    customers[2].waiter.deadline = loop.now + 1;
+    play("+c -c @1");
+    check_text(diary, "b!d!c!E", "who gives up before is not told");
+    check_int(pools[0].waiting, 1, "and nobody else waits");
+    finish("overload");
+}
+
 static void test_lifetime(void)
 {
     begin(1, &usual);
@@ -562,6 +586,7 @@ int main(void)
     test_minimum();
     test_health();
     test_unread();
+    test_overload();
     test_lifetime();
     return test_end();
 }

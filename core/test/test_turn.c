@@ -11,19 +11,27 @@ struct person {
     struct person *also_ends; /* on being granted, ends this one's turn or wait */
 };
 
+static struct loop loop;
 static struct turns turns;
 static struct person people[PEOPLE];
 static char granted[32]; /* names, in order; in capitals if at once */
 
 static void note(char name)
 {
-    strncat(granted, &name, 1);
+    size_t used = strlen(granted);
+    if (used + 1 < sizeof granted) {
+        granted[used] = name;
+        granted[used + 1] = '\0';
+    }
 }
 
-static void on_granted(struct turn *turn)
+static void on_granted(struct turn *turn, const struct error *err)
 {
     struct person *person = list_entry(turn, struct person, turn);
     note(person->name);
+    if (err) {
+        note('!');
+    }
     if (person->also_ends) {
         turn_end(&turns, &person->also_ends->turn);
     }
@@ -58,7 +66,10 @@ static void play(const char *steps)
 static void begin(void)
 {
     granted[0] = '\0';
-    turns_init(&turns);
+    memset(&loop, 0, sizeof loop);
+    timers_init(&loop.timers);
+    loop.now = SECONDS(1000);
+    turns_init(&turns, &loop);
     for (int i = 0; i < PEOPLE; i++) {
         people[i] = (struct person){.name = (char)('a' + i), .turn.granted = on_granted};
         list_init(&people[i].turn.link);
@@ -71,7 +82,10 @@ static void finish(const char *name)
         people[i].also_ends = NULL;
         turn_end(&turns, &people[i].turn);
     }
-    check(list_is_empty(&turns.queues), "%s: nothing is left", name);
+    check(list_is_empty(&turns.queues) && list_is_empty(&turns.refused), "%s: nothing is left",
+          name);
+    turns_finish(&turns);
+    timers_finish(&loop.timers);
 }
 
 static const struct {
@@ -107,6 +121,52 @@ static void test_within_granted(void)
     finish("made to give up");
 }
 
+static void pass_time(uint64_t milliseconds)
+{
+    loop.now += MILLISECONDS(milliseconds);
+    timers_run(&loop.timers, loop.now);
+}
+
+/* Turns of 100 ms each, so that the queue knows its pace. */
+static void take_slow_turns(void)
+{
+    play("ab");
+    for (int i = 0; i < 4; i++) {
+        pass_time(100);
+        play("-aa");
+        pass_time(100);
+        play("-bb");
+    }
+    granted[0] = '\0';
+}
+
+static void test_refused(void)
+{
+    begin();
+    take_slow_turns();
+    people[2].turn.deadline = loop.now + MILLISECONDS(1000);
+    people[3].turn.deadline = loop.now + MILLISECONDS(150);
+    play("cd");
+    check_text(granted, "", "who cannot make it is not told before the loop turns");
+    pass_time(1);
+    check_text(granted, "d!", "but then, while others wait");
+    people[4].turn.deadline = loop.now + MILLISECONDS(150);
+    play("e-e");
+    pass_time(1);
+    check_text(granted, "d!", "who gives up before is not told");
+    finish("refused at once");
+
+    begin();
+    take_slow_turns();
+    people[2].turn.deadline = loop.now + MILLISECONDS(400);
+    play("cd");
+    pass_time(350);
+    play("-a-b");
+    pass_time(1);
+    check_text(granted, "bdc!", "who cannot make it any more gives way to the next");
+    finish("refused late");
+}
+
 int main(void)
 {
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -116,5 +176,6 @@ int main(void)
         finish(rows[i].name);
     }
     test_within_granted();
+    test_refused();
     return test_end();
 }
