@@ -134,9 +134,12 @@ static void encode_element(struct array_encoder *encoder, int depth)
     }
 }
 
-/* Raises for an object: it would become an empty array. */
+/* Raises for an object: it would become an empty array. json.empty_array is no table. */
 static void refuse_object(lua_State *L, int index)
 {
+    if (!lua_istable(L, index)) {
+        return;
+    }
     lua_pushnil(L);
     if (lua_next(L, index)) {
         luaL_error(L, "an array parameter holds a table that is no sequence");

@@ -311,7 +311,8 @@ describe("a script that", function()
         assert.is_truthy(seen.message:find(text, 1, true), text .. " in " .. seen.message)
       end
       assert.equal(0, server.db:count("numbers"))
-      assert.equal(0, server.db:value("select count(*) from pg_stat_activity where state like 'idle in trans%'"))
+      assert.equal(0, server.db:value(
+        "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in trans%'"))
     end)
   end
 
