@@ -53,6 +53,7 @@ void batch_reset(struct batch *batch)
     batch->bulk_bytes = 0;
     batch->count = 0;
     batch->hidden = 0;
+    batch->sealed = 0;
     batch->describe = false;
     batch->isolate = false;
     batch->commit = false;
@@ -62,9 +63,10 @@ void batch_reset(struct batch *batch)
 
 void batch_seal(struct batch *batch)
 {
-    for (size_t i = 0; i < batch->count; i++) {
-        if (batch->items[i].bulk) {
-            bulk_finish(batch->items[i].bulk, batch->items[i].parameters);
+    for (; batch->sealed < batch->count; batch->sealed++) {
+        struct batch_item *item = &batch->items[batch->sealed];
+        if (item->bulk) {
+            bulk_finish(item->bulk, item->parameters);
         }
     }
 }

@@ -43,6 +43,7 @@ struct batch {
     size_t capacity;
     size_t bulk_bytes;  /* of the rows of all :bulk items but the last */
     size_t hidden;      /* items in front that are ours: BEGIN and the like */
+    size_t sealed;      /* items in front that do not change any more */
     bool describe;      /* describe the statements instead of executing them */
     bool isolate;       /* a Sync after each item: one that fails takes no other with it */
     bool commit;        /* the last item is COMMIT */
@@ -56,7 +57,7 @@ void batch_finish(struct batch *batch);
 /* Empties it for reuse, freeing the results that are still there. */
 void batch_reset(struct batch *batch);
 
-/* Makes the rows of :bulk statements into their parameters. Nothing may be added afterwards. */
+/* Makes the rows of :bulk statements into their parameters. No more rows may be added to them. */
 void batch_seal(struct batch *batch);
 
 /* Makes it as it was before it was run, to be run again. */

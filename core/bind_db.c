@@ -264,8 +264,7 @@ static int tx_recover(lua_State *L)
         bind_tx_raise_failure(L, script_tx);
         bind_place_error(L, "there is no savepoint to go back to");
     }
-    tx->failed = false;
-    tx->collecting = false;
+    tx_forget_batch(tx);
     return queue_and_send(L, script_tx, READ_COUNT);
 }
 

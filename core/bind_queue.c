@@ -338,6 +338,7 @@ static void queue_statement(lua_State *L, struct script_tx *script_tx, struct ba
         raise_at_item(L, batch, item, &err);
     }
     batch->count++;
+    tx_stream(&script_tx->tx);
 }
 
 /* Counts what is queued against the memory that Lua may have, in steps. */

@@ -47,8 +47,9 @@ static void refuse_failed(lua_State *L, const struct error *first)
 struct script_tx *bind_tx_check_usable(lua_State *L)
 {
     struct script_tx *script_tx = bind_tx_check_open(L);
-    const struct tx *tx = &script_tx->tx;
-    if (tx->failed && tx->state == TX_ENDED) {
+    struct tx *tx = &script_tx->tx;
+    if (tx->untold || (tx->failed && tx->state == TX_ENDED)) {
+        tx->untold = false;
         bind_error_raise(L, &tx->error); /* The database went away, or its time was over. */
     }
     if (tx->failed) {

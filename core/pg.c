@@ -348,6 +348,16 @@ void pg_start(struct pg *pg, struct pg_run *run)
     }
 }
 
+void pg_send_more(struct pg *pg)
+{
+    assert(pg->state == PG_LENT);
+    if (pipeline_send(&pg->pipeline) != 0) {
+        lost_later(pg);
+        return;
+    }
+    pg_flush(pg);
+}
+
 void pg_sync(struct pg *pg)
 {
     assert(pg->state == PG_LENT);

@@ -102,6 +102,9 @@ void pg_lend(struct pg *pg);
 void pg_start(struct pg *pg, struct pg_run *run);
 void pg_flush(struct pg *pg);
 
+/* Sends what an open run has grown by, or the rest of one that is not open any more. */
+void pg_send_more(struct pg *pg);
+
 /* Closes the segment of the shared runs started so far and sends it off. */
 void pg_sync(struct pg *pg);
 

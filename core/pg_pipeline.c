@@ -284,13 +284,14 @@ static int send_run(struct pipeline *pipeline, struct pg_run *run, bool *ret_who
             return -1;
         }
     }
-    *ret_whole = stop || run->next == batch->count;
+    bool up_to_date = run->next == batch->count;
+    *ret_whole = stop || (up_to_date && !run->open);
     if (*ret_whole) {
         run->synced = true;
         return run->shared ? 0 : send_sync(pipeline, run);
     }
     /* Without a Sync the server keeps its answers until its buffer is full. */
-    return run->next == first || PQsendFlushRequest(pipeline->conn) ? 0 : -1;
+    return up_to_date || run->next == first || PQsendFlushRequest(pipeline->conn) ? 0 : -1;
 }
 
 int pipeline_send(struct pipeline *pipeline)

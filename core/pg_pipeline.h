@@ -27,6 +27,7 @@ struct pg_run {
     bool shared; /* no Sync of its own: pipeline_sync() closes its segment along with others. An
                     error in one skips those behind it, which are then ITEM_SKIPPED without an error
                   */
+    bool open;   /* the batch still grows: no Sync behind what there is of it */
     size_t next; /* index of the item to be sent next */
     bool synced; /* it is wholly sent */
 };
@@ -76,7 +77,8 @@ void pipeline_finish(struct pipeline *pipeline);
 /* Takes a run on, behind those under way. */
 void pipeline_start(struct pipeline *pipeline, struct pg_run *run);
 
-/* Queues what the window allows into libpq's buffer. -1 if libpq refuses: the connection is lost.
+/* Queues what the window allows into libpq's buffer; to be called again when an open run has grown
+ * or is not open any more. -1 if libpq refuses: the connection is lost.
  */
 int pipeline_send(struct pipeline *pipeline);
 

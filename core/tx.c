@@ -27,6 +27,9 @@ static const struct statement key_lock_statement = {
     .kind = STATEMENT_EXEC,
     .key = STATEMENT_KEY_LOCK};
 
+/* A batch is sent when it has grown by so many items. */
+enum { STREAM_ITEMS = 128 };
+
 static struct loop *tx_loop(const struct tx *tx)
 {
     return tx->database->pool.loop;
@@ -265,9 +268,30 @@ static void count_run(struct tx *tx)
     }
 }
 
+/* What was sent ahead has failed, while the script was queueing. */
+static void on_stream_failed(struct tx *tx)
+{
+    tx->streaming = false;
+    tx->run.open = false;
+    tx->untold = true;
+    counter_add(tx_counters(tx), statements_total, tx->batch.count);
+    if (tx->run.lost) {
+        pool_lost(&tx->database->pool, tx->pg);
+        tx->pg = NULL;
+    }
+    note_outcome(tx);
+    if (tx->run.lost) {
+        end(tx);
+    }
+}
+
 static void on_done(struct pg_run *run)
 {
     struct tx *tx = list_entry((void *)run, struct tx, run);
+    if (tx->streaming) {
+        on_stream_failed(tx);
+        return;
+    }
     count_run(tx);
     if (run->lost) {
         pool_lost(&tx->database->pool, tx->pg);
@@ -389,6 +413,45 @@ static void limit(struct tx *tx)
     }
 }
 
+/* The whole batch is there, and is waited for. */
+static void end_stream(struct tx *tx)
+{
+    tx->streaming = false;
+    tx->run.open = false;
+    tx->state = tx->batch.commit ? TX_COMMITTING : TX_RUNNING;
+    tx->waiting_since = tx_loop(tx)->now;
+    pg_send_more(tx->pg);
+}
+
+void tx_stream(struct tx *tx)
+{
+    if (tx->state != TX_OPEN || tx->batch.count % STREAM_ITEMS != 0) {
+        return;
+    }
+    batch_seal(&tx->batch);
+    if (!tx->streaming) {
+        tx->streaming = true;
+        tx->run.batch = &tx->batch;
+        tx->run.done = on_done;
+        tx->run.open = true;
+        pg_start(tx->pg, &tx->run);
+    }
+    pg_send_more(tx->pg);
+}
+
+void tx_forget_batch(struct tx *tx)
+{
+    assert(tx->state == TX_OPEN);
+    if (tx->streaming) {
+        tx->streaming = false;
+        tx->run.open = false;
+        pg_abandon(tx->pg, &tx->run);
+    }
+    tx->failed = false;
+    tx->untold = false;
+    tx->collecting = false;
+}
+
 static void run(struct tx *tx, void (*done)(struct tx *tx))
 {
     assert(!tx->failed && tx->collecting);
@@ -403,6 +466,10 @@ static void run(struct tx *tx, void (*done)(struct tx *tx))
     tx->collecting = false;
     tx->retried = false;
     batch_seal(&tx->batch);
+    if (tx->streaming) {
+        end_stream(tx);
+        return;
+    }
     if (tx->state == TX_OPEN) {
         start(tx);
         return;

@@ -69,6 +69,8 @@ struct tx {
 
     struct batch batch; /* what is queued, then what is under way, then its results */
     bool collecting;    /* the batch is being filled: neither under way nor full of results */
+    bool streaming;     /* while it is being filled, what there is of it is under way */
+    bool untold;        /* that failed, and nobody has heard of it */
     struct error error; /* of the last operation; ERROR_NONE if it succeeded */
     bool retried;       /* a stale statement was prepared anew once already */
     bool begun;         /* BEGIN is in a batch already */
@@ -99,6 +101,15 @@ void tx_finish(struct tx *tx);
 /* The batch to queue into. Not while an operation is under way. The first call after an operation
  * frees the results that were not taken. */
 struct batch *tx_batch(struct tx *tx);
+
+/* To be called when something was queued that is not the row of a :bulk statement. A long batch of
+ * an open transaction is sent while it grows, so that the server does not wait for its last item;
+ * if that fails, `failed` and `untold` are set. */
+void tx_stream(struct tx *tx);
+
+/* Forgets what is queued, and that a statement has failed: for going back to a savepoint, in state
+ * OPEN. What of it was executed goes with the savepoint. */
+void tx_forget_batch(struct tx *tx);
 
 /* Sends what is queued. `done` is called from the loop; then `tx->error` says how it went and the
  * results are in the batch, behind batch.hidden items of ours, until the next tx_batch(). Not after

@@ -1,0 +1,205 @@
+local support = require "spec.support"
+
+local MIGRATION = "create table numbers (n integer not null primary key);"
+
+local STATEMENTS = [[
+-- name: add_number :exec
+insert into numbers (n) values ($1);
+
+-- name: add_numbers :bulk
+insert into numbers (n) select * from unnest($1::integer[]);
+]]
+
+local SCRIPT = [[
+local app = require "moonpool"
+local db = app.db
+
+local function report(err)
+  return type(err) == "table" and
+    { code = err.code, item = err.item, where = err.where, sqlstate = err.sqlstate } or { text = tostring(err) }
+end
+
+local function spin(seconds)
+  local enough = os.clock() + seconds
+  while os.clock() < enough do end
+end
+
+-- Opens the transaction, since only then is anything sent ahead.
+local function run(fn)
+  return db:transaction(function(tx)
+    tx:exec("select 1")
+    return fn(tx)
+  end)
+end
+
+app.post("/mixed", function()
+  return 200, run(function(tx)
+    for n = 1, 600 do
+      tx:queue("add_numbers", n)
+      tx:queue("select $1::int as n", n)
+    end
+    for n = 601, 1000 do tx:queue("add_numbers", n) end
+    local results = tx:send_batch()
+    local sum = 0
+    for i = 2, 1200, 2 do sum = sum + results[i][1].n end
+    return { n = results.n, sum = sum, last = results[1201] }
+  end)
+end)
+
+app.post("/failing/{slow}", function(req)
+  local ok, err = pcall(run, function(tx)
+    for n = 1, 2000 do
+      tx:queue("add_number", n == 300 and 1 or n) -- queued here
+      if req.params.slow == "slow" then spin(0.0005) end
+    end
+    tx:send_batch()
+  end)
+  return 200, { ok = ok, report = report(err) }
+end)
+
+app.post("/afterwards", function()
+  local first, second
+  local ok = pcall(run, function(tx)
+    for n = 1, 2000 do
+      local queued, err = pcall(tx.queue, tx, "add_number", n == 300 and 1 or n)
+      if not queued then
+        first = report(err)
+        break
+      end
+      spin(0.0005)
+    end
+    local _, err = pcall(tx.queue, tx, "add_number", 5000)
+    second = tostring(err)
+  end)
+  return 200, { ok = ok, first = first, second = second }
+end)
+
+app.post("/raising", function()
+  local ok, err = pcall(run, function(tx)
+    for n = 1, 1000 do tx:queue("add_number", n) end
+    error("no more", 0)
+  end)
+  return 200, { ok = ok, text = err }
+end)
+
+app.post("/savepoint", function()
+  run(function(tx)
+    for _ = 1, 3 do
+      pcall(tx.savepoint, tx, function()
+        for n = 1, 1000 do tx:queue("add_number", n) end
+        error("taken back")
+      end)
+    end
+    tx:exec("add_number", 1)
+    for n = 2, 500 do tx:queue("add_number", n) end
+  end)
+  return 200, {}
+end)
+
+app.post("/left-open", function()
+  local tx = db:begin()
+  tx:exec("select 1")
+  for n = 1, 1000 do tx:queue("add_number", n) end
+  return 200, {}
+end)
+
+app.post("/late", { deadline = 0.5 }, function()
+  run(function(tx)
+    for n = 1, 1000 do tx:queue("add_number", n) end
+    while true do tx:queue("select pg_sleep(0.01)") end
+  end)
+end)
+
+app.post("/broken", function()
+  local ok, err = pcall(run, function(tx)
+    tx:queue("select pg_terminate_backend(pg_backend_pid())")
+    for n = 1, 2000 do
+      tx:queue("add_number", n)
+      spin(0.0002)
+    end
+    tx:send_batch()
+  end)
+  return 200, { ok = ok, report = report(err) }
+end)
+]]
+
+-- Nothing of this can be seen from outside but by what goes wrong: a long batch is sent while it grows.
+describe("a long batch of an open transaction", function()
+  local server
+
+  setup(function()
+    server = support.server.start {
+      app = false,
+      scripts = { ["spec.lua"] = SCRIPT },
+      sql = { ["spec.sql"] = STATEMENTS, ["migrations/0900_spec.sql"] = MIGRATION },
+      flags = { "--no-watch", "--pool-max", "2", "--workers", "1", "--lanes", "0" },
+    }
+  end)
+  teardown(function() server:stop() end)
+
+  before_each(function() server.db:exec("truncate numbers") end)
+
+  local function post(path)
+    local answer = server:post(path, {})
+    assert.equal(200, answer.status, answer.body)
+    return answer:json()
+  end
+
+  local function assert_clean()
+    assert.equal(0, server.db:count("numbers"))
+    post("/savepoint")
+    assert.equal(500, server.db:count("numbers"))
+  end
+
+  it("has its results in order, rows of :bulk statements among them", function()
+    assert.same({ n = 1201, sum = 600 * 601 / 2, last = 400 }, post("/mixed"))
+    assert.equal(1000, server.db:count("numbers"))
+  end)
+
+  for _, pace in ipairs { "quick", "slow" } do
+    it(("names the statement that failed, queued by a %s loop"):format(pace), function()
+      local seen = post("/failing/" .. pace)
+      assert.is_false(seen.ok)
+      assert.equal("conflict", seen.report.code)
+      assert.equal(300, seen.report.item)
+      assert.equal("scripts/spec.lua:" .. support.line_of(SCRIPT, "-- queued here"), seen.report.where)
+      assert_clean()
+    end)
+  end
+
+  it("says it once, and from then on that only a rollback is left", function()
+    local seen = post("/afterwards")
+    assert.is_false(seen.ok)
+    assert.equal("conflict", seen.first.code)
+    assert.equal(300, seen.first.item)
+    assert.is_truthy(seen.second:find("only a rollback is possible", 1, true), seen.second)
+    assert_clean()
+  end)
+
+  it("is taken back when the script raises", function()
+    assert.same({ ok = false, text = "no more" }, post("/raising"))
+    assert_clean()
+  end)
+
+  it("is taken back to a savepoint", function()
+    post("/savepoint")
+    assert.equal(500, server.db:count("numbers"))
+  end)
+
+  it("is taken back when the transaction is left open", function()
+    post("/left-open")
+    assert_clean()
+  end)
+
+  it("ends at the deadline", function()
+    assert.equal(504, server:post("/late", {}).status)
+    assert_clean()
+  end)
+
+  it("hears of a lost session", function()
+    local seen = post("/broken")
+    assert.is_false(seen.ok)
+    assert.equal("database-unavailable", seen.report.code)
+    assert_clean()
+  end)
+end)
