@@ -11,7 +11,8 @@ end
 -- What a converter takes for a value of its type, or nil.
 local CONVERTERS = {
   integer = function(text)
-    return text:match("^[+-]?%d+$") and math.tointeger(tonumber(text))
+    local value = text:match("^[+-]?%d+$") and tonumber(text)
+    return math.type(value) == "integer" and value or nil -- a longer one is a float
   end,
   number = function(text)
     local digits = text:match("^[+-]?%d+%.?%d*$") or text:match("^[+-]?%d+%.?%d*[eE][+-]?%d+$")

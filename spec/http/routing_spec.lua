@@ -18,6 +18,13 @@ app.get("/inspect/{name}", function(req)
   }
 end)
 
+app.get("/typed/{id}", {
+  params = { id = { type = "integer" } },
+  query = { ratio = { type = "number" }, flag = { type = "boolean" } },
+}, function(req)
+  return 200, { id = req.params.id, ratio = req.query.ratio, flag = req.query.flag }
+end)
+
 app.get("/text", function() return 200, "plain\n", { ["Content-Type"] = "text/plain", ["X-Extra"] = "yes" } end)
 app.get("/teapot", function() app.fail(418, "short and stout", { spout = true }) end)
 app.get("/broken", function() error("the inside of the script") end)
@@ -122,6 +129,30 @@ describe("a route", function()
     assert.equal("127.0.0.1", seen.client)
     assert.is_true(seen.left > 0 and seen.left <= 2)
   end)
+
+  for target, expected in pairs {
+    ["7"] = '"id":7', ["-9223372036854775808"] = '"id":-9223372036854775808', ["%2B5"] = '"id":5',
+    ["9223372036854775807"] = '"id":9223372036854775807', ["007"] = '"id":7',
+    ["1?ratio=0.1"] = '"ratio":0.1', ["1?ratio=1e%2B5"] = '"ratio":100000', ["1?ratio=-0.0"] = '"ratio":-0',
+    ["1?ratio=1.7976931348623157e308"] = '"ratio":1.7976931348623157e+308', ["1?flag=true"] = '"flag":true',
+    ["1?flag=false"] = '"flag":false',
+  } do
+    it(("takes /typed/%s for what its schema says"):format(target), function()
+      local answer = server:get("/typed/" .. target)
+      assert.equal(200, answer.status, answer.body)
+      assert.matches(expected, answer.body, 1, true)
+    end)
+  end
+
+  for _, target in ipairs {
+    "x", "1.0", "1e3", "0x10", "%201", "1%20", "--1", "9223372036854775808", "-9223372036854775809",
+    "99999999999999999999999999", "1?ratio=1e400", "1?ratio=-1e400", "1?ratio=" .. ("9"):rep(400), "1?ratio=nan",
+    "1?ratio=inf", "1?ratio=0x1p4", "1?ratio=.5", "1?ratio=1e", "1?ratio=", "1?flag=1", "1?flag=TRUE", "1?flag",
+  } do
+    it(("refuses /typed/%.40s with 422"):format(target), function()
+      support.problem(server:get("/typed/" .. target), 422, "invalid")
+    end)
+  end
 
   it("keeps a request id that came with the request", function()
     local answer = server:get("/things/5", { headers = { ["X-Request-Id"] = "abc-123.X_y" } })
