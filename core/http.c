@@ -12,6 +12,7 @@
 #include <inttypes.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +34,9 @@
 /* Of MHD's memory for a connection, what is left for the head of the answer and for reading a body
  * when a request has taken the header limit. MHD clears all of that memory after each request. */
 enum { ANSWER_ROOM = 2 * 1024 };
+
+/* Runs in which the listen queue is emptied before draining. */
+enum { MOST_LAST_RUNS = 4096 };
 
 /* -- What cuts a request short -- */
 
@@ -451,12 +455,40 @@ static void drop_requests(struct http *http)
     }
 }
 
+/* A connection without a request would stay open as long as its client likes. What has arrived on
+ * it is still read and answered. */
+static void be_quiet(struct http *http)
+{
+    struct list *cursor, *following;
+    http->quiet = true;
+    MHD_quiesce_daemon(http->daemon);
+    list_for_each (cursor, following, &http->clients) {
+        struct client *client = list_entry(cursor, struct client, link);
+        if (!client->exchange) {
+            shutdown(client->fd, SHUT_RD);
+        }
+    }
+}
+
+/* Who waits in the listen queue has been connected by the kernel, and has perhaps sent a request.
+ * MHD accepts a few in each run; none when there are no descriptors left. */
+static void accept_rest(struct http *http)
+{
+    struct pollfd queue = {.fd = http->options.listen_fd, .events = POLLIN};
+    for (int i = 0; i < MOST_LAST_RUNS && poll(&queue, 1, 0) == 1; i++) {
+        MHD_run(http->daemon);
+    }
+}
+
 /* MHD aborts when it is stopped with a suspended connection, and closes the listening socket, which
  * is not ours, unless it is told to be quiet first. */
 static void stop_daemon(struct http *http)
 {
     loop_remove(http->loop, &http->watch);
-    http_drain(http);
+    http->draining = true;
+    if (!http->quiet) {
+        be_quiet(http);
+    }
     drop_requests(http);
     MHD_run(http->daemon);
     MHD_stop_daemon(http->daemon);
@@ -489,6 +521,10 @@ static bool has_more(const struct http *http)
 
 void http_run(struct http *http)
 {
+    if (http->draining && !http->quiet) {
+        accept_rest(http);
+        be_quiet(http);
+    }
     if (http->ready) {
         http->ready = false;
         http->body_moved = false;
@@ -502,22 +538,10 @@ uint64_t http_next(const struct http *http)
     return http->ready ? 0 : DEADLINE_NEVER;
 }
 
-/* A connection without a request would stay open as long as its client likes. What has arrived on
- * it is still read and answered. */
 void http_drain(struct http *http)
 {
-    struct list *cursor, *following;
-    if (http->draining) {
-        return;
-    }
     http->draining = true;
-    MHD_quiesce_daemon(http->daemon);
-    list_for_each (cursor, following, &http->clients) {
-        struct client *client = list_entry(cursor, struct client, link);
-        if (!client->exchange) {
-            shutdown(client->fd, SHUT_RD);
-        }
-    }
+    http->ready = true;
 }
 
 unsigned http_connections(const struct http *http)

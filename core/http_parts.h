@@ -31,6 +31,7 @@ struct http {
     struct watch watch;        /* MHD's epoll descriptor */
     bool ready;                /* MHD has something to do */
     bool draining;
+    bool quiet; /* it accepts nobody any more */
     struct list clients;
     unsigned client_count;
     unsigned handling; /* exchanges in the application's hands */

@@ -48,7 +48,7 @@ struct worker {
     struct shared *shared;       /* borrowed */
     struct shared_worker *slot;
     uint32_t index;
-    int listen_fd; /* borrowed, the master's */
+    int listen_fd; /* our copy of the master's; -1 when closed */
     int admin_fd;  /* the same */
     int exit_code;
 
@@ -203,8 +203,19 @@ static int init(struct worker *worker, struct error *err)
 
 /* Turning. */
 
+/* Who comes now is refused, instead of waiting in a queue that nobody serves; unless the master has
+ * the socket still, for the worker that takes our place. */
+static void leave_queue(struct worker *worker)
+{
+    if (worker->listen_fd >= 0) {
+        close(worker->listen_fd);
+        worker->listen_fd = -1;
+    }
+}
+
 static void drain(struct worker *worker)
 {
+    leave_queue(worker);
     uint64_t since = worker->loop.now - worker->drain_started;
     bool busy = http_requests(worker->http) > 0 || groups_are_busy(&worker->app.groups);
     bool idle_ended = http_connections(worker->http) == 0 || since > MILLISECONDS(DRAIN_IDLE_MS);

@@ -1,0 +1,189 @@
+-- Workers that die, eat memory or are told to end while requests are under way.
+local socket = require "socket"
+
+local support = require "spec.support"
+
+local SCRIPT = [[
+local app = require "moonpool"
+
+app.get("/slow", { deadline = 30 }, function()
+  app.db:query("select pg_sleep(0.1)")
+  return 200, { slow = true }
+end)
+
+app.get("/quick", { deadline = 30 }, function() return 200, { quick = true } end)
+
+app.get("/bomb", { deadline = 30 }, function()
+  local kept = {}
+  while true do
+    kept[#kept + 1] = ("x"):rep(100000) .. #kept
+  end
+end)
+]]
+
+local server
+
+
+local function stop()
+  server:stop()
+end
+
+local function metric(name)
+  local text = support.http.request(server.admin_url, "GET", "/metrics").body
+  return math.tointeger(tonumber(text:match("\nmoonpool_" .. name .. " (%d+)")))
+end
+
+local function start(workers, ...)
+  server = support.server.start {
+    app = false, scripts = { ["spec.lua"] = SCRIPT }, flags = { "--no-watch", "--workers", workers, ... },
+  }
+  support.eventually("all workers", function() return metric("workers_ready") == workers end)
+end
+
+-- Ids begin with a number that is the worker's own.
+local function worker_of(answer)
+  return answer.headers["x-request-id"]:match("^(%x+)-")
+end
+
+-- Connections that have been served once, and stay open.
+local function connect_all(count)
+  local connections = {}
+  for i = 1, count do
+    local connection = support.http.connect(server.url)
+    connections[i] = { connection = connection, worker = worker_of(connection:request("GET", "/quick")) }
+  end
+  return connections
+end
+
+local function send_all(connections, path)
+  for _, each in ipairs(connections) do
+    assert(each.connection:send("GET", path))
+  end
+end
+
+-- Reads the answers; gives the connections that had none, which are closed.
+local function receive_all(connections)
+  local silent = {}
+  for _, each in ipairs(connections) do
+    local answer = each.connection:receive()
+    if answer then
+      assert.equal(200, answer.status, answer.body)
+      assert.equal(each.worker, worker_of(answer))
+    else
+      each.connection:close()
+      silent[#silent + 1] = each
+    end
+  end
+  return silent
+end
+
+local function count_workers(connections)
+  local seen, count = {}, 0
+  for _, each in ipairs(connections) do
+    count = count + (seen[each.worker] and 0 or 1)
+    seen[each.worker] = true
+  end
+  return count
+end
+
+-- Asks for something on all connections; gives those whose worker lives.
+local function without_dead(connections)
+  local alive = {}
+  for _, each in ipairs(connections) do
+    each.connection:send("GET", "/quick")
+    if #receive_all { each } == 0 then
+      alive[#alive + 1] = each
+    end
+  end
+  return alive
+end
+
+local function kill_all_but(survivor)
+  local count = 0
+  for _, pid in ipairs(server:workers()) do
+    if pid ~= survivor then
+      support.shell.run("kill -9 " .. pid)
+      count = count + 1
+    end
+  end
+  return count
+end
+
+local function get_at_once(count, path, meanwhile)
+  return support.http.at_once(server.url, count, function() return "GET", path end, meanwhile)
+end
+
+local function assert_all_served(answers)
+  for _, answer in ipairs(answers) do
+    assert.equal(200, answer.status, answer.body)
+  end
+end
+
+describe("a worker that is killed under load", function()
+  setup(function() start(4, "--pool-max", "16") end)
+  teardown(stop)
+
+  it("is replaced, the others do not notice, and its listen queue is served", function()
+    local connections = connect_all(32)
+    send_all(connections, "/slow")
+    support.eventually("requests in flight", function() return metric("requests_in_flight") == 32 end)
+    local victim = server:workers()[1]
+    local killed_at = socket.gettime()
+    support.shell.must("kill -9 " .. victim)
+    assert_all_served(get_at_once(40, "/quick"))
+    support.eventually("four workers", function() return metric("workers_ready") == 4 end)
+    assert.is_true(socket.gettime() - killed_at < 3)
+    assert.is_true(count_workers(receive_all(connections)) <= 1)
+    assert.equal(1, metric("worker_restarts_total"))
+  end)
+
+  it("again and again keeps the server from nothing, nor is it started without a pause", function()
+    local survivor = server:workers()[1]
+    local connections = connect_all(24)
+    local kills = 0
+    local stop_at = socket.gettime() + 1.5
+    while socket.gettime() < stop_at do
+      kills = kills + kill_all_but(survivor)
+      connections = without_dead(connections)
+    end
+    assert.equal(1, count_workers(connections), "one worker was left alone")
+    assert.is_true(kills >= 6 and kills <= 40, kills .. " kills")
+    support.eventually("four workers", function() return metric("workers_ready") == 4 end)
+    assert_all_served(get_at_once(40, "/quick"))
+  end)
+end)
+
+describe("a server that is told to end under load", function()
+  setup(function() start(2, "--pool-max", "8", "--shutdown-timeout", "30s") end)
+  teardown(stop)
+
+  it("answers all requests that were sent before, also those that still wait to be accepted, and exits 0", function()
+    assert_all_served(get_at_once(100, "/slow", function() server.process:signal("TERM") end))
+    assert.equal(0, server.process:wait())
+  end)
+end)
+
+describe("memory that a script has eaten up", function()
+  setup(function() start(1, "--lua-memory", "32MiB") end)
+  teardown(stop)
+
+  it("is given back, and the other requests are served", function()
+    local refused = 0
+    for _ = 1, 5 do
+      local answers = support.http.at_once(server.url, 30, function(i)
+        return "GET", i % 10 == 0 and "/bomb" or "/quick"
+      end)
+      for i, answer in ipairs(answers) do
+        if i % 10 == 0 then
+          support.problem(answer, 500, "out-of-memory")
+        elseif answer.status ~= 200 then
+          support.problem(answer, 500, "out-of-memory")
+          refused = refused + 1
+        end
+      end
+    end
+    assert.is_true(refused < 45, refused .. " of 135 were refused")
+    assert_all_served(get_at_once(30, "/quick"))
+    assert.equal(0, metric("worker_restarts_total"))
+  end)
+end)
