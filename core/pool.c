@@ -191,6 +191,19 @@ static bool must_let_pass(const struct pool *pool)
            since < (ours ? ours : pool->loop->now);
 }
 
+/* True if a session has left just now: it, or its permit, will be back in a moment. */
+static bool has_leaving(const struct pool *pool)
+{
+    const struct list *leaving = &pool->leaving;
+    for (const struct list *item = leaving->next; item != leaving; item = item->next) {
+        const struct pg *pg = list_entry((void *)item, struct pg, link);
+        if (pg->left_at + MILLISECONDS(RETURN_MS) > pool->loop->now) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool has_sessions(const struct pool *pool)
 {
     const struct list *lent = &pool->lent;
@@ -199,14 +212,7 @@ static bool has_sessions(const struct pool *pool)
             return true;
         }
     }
-    const struct list *leaving = &pool->leaving;
-    for (const struct list *item = leaving->next; item != leaving; item = item->next) {
-        const struct pg *pg = list_entry((void *)item, struct pg, link);
-        if (pg->left_at + MILLISECONDS(RETURN_MS) > pool->loop->now) {
-            return true;
-        }
-    }
-    return !list_is_empty(&pool->idle) || !list_is_empty(&pool->opening);
+    return !list_is_empty(&pool->idle) || !list_is_empty(&pool->opening) || has_leaving(pool);
 }
 
 /* Tells the other workers what this one lacks. Those that let it pass look again when it is served.
@@ -332,7 +338,14 @@ static void learn_from_others(struct pool *pool)
 static void on_retry(struct timer *timer)
 {
     struct pool *pool = list_entry((void *)timer, struct pool, retry);
-    if (list_is_empty(&pool->opening) && !open_session(pool)) {
+    if (!list_is_empty(&pool->opening) || open_session(pool)) {
+        return;
+    }
+    if (!is_alive(pool) && has_leaving(pool)) {
+        /* Those that broke hold the permits. All workers may be in this place: somebody must find
+         * out whether the database is there. */
+        loop_arm(pool->loop, timer, pool->loop->now + MILLISECONDS(BACKOFF_MS), on_retry);
+    } else {
         learn_from_others(pool);
     }
 }
