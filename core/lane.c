@@ -1,9 +1,9 @@
 /* Sharing connections.
  *
  *   CLOSED  -> OPENING  [open_lane]    a statement came by
- *   OPENING -> OPEN     [on_setup]     the session is read-only now
- *   OPEN    -> CLOSED   [break_up]     it stands still: all calls move
- *   OPEN    -> CLOSED   [on_lost]      the connection broke: all calls move
+ *   OPENING -> OPEN     [let_in]       the session is read-only now
+ *   OPEN, OPENING -> CLOSED  [break_up]  it stands still: all calls move
+ *   OPEN, OPENING -> CLOSED  [on_lost]   the connection broke: all calls move
  *   OPEN    -> CLOSED   [retire_if_old] */
 #include "lane.h"
 
@@ -132,22 +132,44 @@ static void on_lost(struct pg *pg)
     move_all(&calls);
 }
 
+/* All move to connections of their own. */
+static void break_up(struct lane *lane)
+{
+    struct list calls;
+    struct pg *pg = lane->pg;
+    list_init(&calls);
+    list_take(&calls, &lane->calls);
+    close_lane(lane);
+    give_back(lane, pg, true);
+    move_all(&calls);
+}
+
+/* Those that came while it was OPENING have waited for this. */
+static void let_in(struct lane *lane)
+{
+    struct list *item, *following;
+    lane->pg->pipeline.read_only = true;
+    lane->state = LANE_OPEN;
+    loop_disarm(loop_of(lane), &lane->patience);
+    list_for_each (item, following, &lane->calls) {
+        pg_start(lane->pg, &list_entry(item, struct lane_call, link)->run);
+        lane->unflushed = true;
+    }
+}
+
 /* Only now is whatever runs on it sure to leave nothing behind. */
 static void on_setup(struct pg_run *run)
 {
     struct lane *lane = list_entry((void *)run, struct lane, setup_run);
-    struct pg *pg = lane->pg;
     if (run->lost) {
         return;
     }
     if (lane->setup.error.code == ERROR_NONE) {
-        pg->pipeline.read_only = true;
-        lane->state = LANE_OPEN;
+        let_in(lane);
         return;
     }
     log_event(LOG_WARN, "lane not opened", "%s", lane->setup.error.message);
-    close_lane(lane);
-    give_back(lane, pg, true);
+    break_up(lane);
 }
 
 static void begin(struct lane *lane, struct pg *pg)
@@ -198,23 +220,12 @@ static void retire_if_old(struct lane *lane)
     }
 }
 
-/* Something on it is slow, and nobody knows what: the server sends its answers when a segment is
- * done. All move to connections of their own, and what is slow will show there. */
-static void break_up(struct lane *lane)
-{
-    struct list calls;
-    struct pg *pg = lane->pg;
-    list_init(&calls);
-    list_take(&calls, &lane->calls);
-    close_lane(lane);
-    give_back(lane, pg, true);
-    move_all(&calls);
-}
-
 static void on_impatience(struct timer *timer)
 {
     struct lane *lane = list_entry((void *)timer, struct lane, patience);
-    if (lane->state == LANE_OPEN && !pipeline_is_idle(&lane->pg->pipeline)) {
+    if (!pipeline_is_idle(&lane->pg->pipeline)) {
+        /* Something on it is slow, and nobody knows what: the server sends its answers when a
+         * segment is done. What is slow will show where it has a connection of its own. */
         break_up(lane);
     }
 }
@@ -263,8 +274,8 @@ static struct lane *least_busy(struct lanes *lanes)
         if (lane->state == LANE_CLOSED) {
             open_lane(lane);
         }
-        if (lane->state == LANE_OPEN && lane->count < MOST_CALLS &&
-            (!best || lane->count < best->count)) {
+        bool will_do = lane->state == LANE_OPEN || (lane->state == LANE_OPENING && lane->pg);
+        if (will_do && lane->count < MOST_CALLS && (!best || lane->count < best->count)) {
             best = lane;
         }
     }
@@ -284,15 +295,21 @@ bool lanes_submit(struct lanes *lanes, struct lane_call *call, struct batch *bat
     list_append(&lane->calls, &call->link);
     lane->count++;
 
-    pg_start(lane->pg, &call->run);
-    lane->unflushed = true;
+    if (lane->state == LANE_OPEN) {
+        pg_start(lane->pg, &call->run);
+        lane->unflushed = true;
+    } else if (!lane->patience.slot) {
+        be_patient(lane);
+    }
     return true;
 }
 
 void lanes_forget(struct lanes *lanes, struct lane_call *call)
 {
     if (call->lane) {
-        pg_abandon(call->lane->pg, &call->run);
+        if (call->lane->state == LANE_OPEN) {
+            pg_abandon(call->lane->pg, &call->run);
+        }
         take_off(call);
     }
 }
