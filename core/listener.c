@@ -45,13 +45,18 @@ static int probe(const struct addrinfo *where)
     return 0;
 }
 
+int listener_begin(int fd)
+{
+    return listen(fd, BACKLOG);
+}
+
 /* The sockets behind the first take its port, which the kernel may have picked. */
 static int open_all(struct addrinfo *where, int *fds, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++) {
         fds[i] = bind_socket(where, count > 1);
         socklen_t length = where->ai_addrlen;
-        if (fds[i] < 0 || listen(fds[i], BACKLOG) != 0 ||
+        if (fds[i] < 0 || (i == 0 && listener_begin(fds[i]) != 0) ||
             getsockname(fds[i], where->ai_addr, &length) != 0) {
             int problem = errno;
             for (uint32_t opened = 0; opened <= i && fds[opened] >= 0; opened++) {

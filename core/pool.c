@@ -490,6 +490,11 @@ static void serve(struct pool *pool)
     publish(pool);
 }
 
+void pool_warm(struct pool *pool)
+{
+    open_session(pool);
+}
+
 struct pg *pool_acquire(struct pool *pool, struct pool_waiter *waiter)
 {
     waiter->since = pool->loop->now;

@@ -72,6 +72,9 @@ void pool_init(struct pool *pool, struct loop *loop, struct helper *helper,
 /* Closes what is left without waiting. Nobody may wait or hold a connection any more. */
 void pool_finish(struct pool *pool);
 
+/* Begins to open a connection, for who will need one soon. */
+void pool_warm(struct pool *pool);
+
 /* An idle connection at once, LENT; else NULL, and `waiter->granted` is called later. It waits
  * without end: whoever waits has a deadline and calls pool_forget(). */
 struct pg *pool_acquire(struct pool *pool, struct pool_waiter *waiter);

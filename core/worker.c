@@ -22,6 +22,7 @@
 #include "generation.h"
 #include "helper.h"
 #include "http.h"
+#include "listener.h"
 #include "log.h"
 #include "loop.h"
 #include "pg_target.h"
@@ -89,6 +90,9 @@ static int start_http(struct worker *worker, struct error *err)
                                          .deadline = SECONDS(ADMIN_DEADLINE_S),
                                          .body_limit = ADMIN_BODY_LIMIT,
                                          .header_limit = ADMIN_HEADER_LIMIT};
+    if (listener_begin(worker->listen_fd) != 0) {
+        return error_set(err, ERROR_MEMORY, "listen: %s", strerror(errno));
+    }
     worker->http = http_create(&worker->loop, &options, &app, err);
     worker->admin = worker->http ? http_create(&worker->loop, &admin_options, &admin, err) : NULL;
     return worker->admin ? 0 : -1;
@@ -313,6 +317,7 @@ int worker_run(const struct config *config, struct shared *shared, uint32_t inde
         free(worker);
         return WORKER_EXIT_CONFIG;
     }
+    pool_warm(&worker->database.pool);
     app_boot(&worker->app, on_booted);
     while (worker->state != WORKER_STOPPED) {
         turn(worker);
