@@ -87,13 +87,14 @@ def measure_one(run, case, subject):
 def measure_case(run, case, subjects, missing):
     """All subjects in turn, and that as often as there are repetitions. One that fails is given up."""
     entries = {subject.name: {"kind": subject.kind, "repetitions": []} for subject in subjects}
-    for repetition in range(run.plan.repetitions):
+    repetitions = 1 if case.once else run.plan.repetitions
+    for repetition in range(repetitions):
         for subject in subjects:
             entry = entries[subject.name]
             if subject.kind in missing:
                 entry["not_run"] = missing[subject.kind]
             if "not_run" not in entry:
-                say(f"{case.title} | {subject.name} | {repetition + 1}/{run.plan.repetitions}")
+                say(f"{case.title} | {subject.name} | {repetition + 1}/{repetitions}")
                 result, reason = measure_one(run, case, subject)
                 if result:
                     entry["repetitions"].append(result)
