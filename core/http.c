@@ -17,7 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include <microhttpd.h>
@@ -37,6 +36,10 @@ enum { ANSWER_ROOM = 2 * 1024 };
 
 /* Runs in which the listen queue is emptied before draining. */
 enum { MOST_LAST_RUNS = 4096 };
+
+/* How often the log says that there is no room for connections. */
+#define COMPLAINT_TIME SECONDS(60)
+#define REST_TIME MILLISECONDS(100)
 
 /* -- What cuts a request short -- */
 
@@ -309,6 +312,16 @@ static void write_address(struct client *client, const struct sockaddr *address)
     }
 }
 
+/* The log says it once per while. */
+static void fill_up(struct http *http, const char *how)
+{
+    http->full = true;
+    if (http->loop->now >= http->next_complaint) {
+        http->next_complaint = http->loop->now + COMPLAINT_TIME;
+        log_event(LOG_WARN, "connections full", "%u open: %s", http->client_count, how);
+    }
+}
+
 static struct client *create_client(struct http *http, struct MHD_Connection *connection)
 {
     struct client *client = memory_zalloc(sizeof *client);
@@ -321,12 +334,19 @@ static struct client *create_client(struct http *http, struct MHD_Connection *co
     input_open(client);
     list_append(&http->clients, &client->link);
     http->client_count++;
+    if (http->client_count >= http->options.connection_limit) {
+        fill_up(http, "as many connections as may be: the others wait");
+    }
     client_set_due(client, http->loop->now + IDLE_TIME);
     return client;
 }
 
+/* MHD accepts no more connections when it has as many as it may, or is out of descriptors, and
+ * looks again only when it is run after one has ended. */
 static void destroy_client(struct client *client)
 {
+    client->http->ready |= client->http->full;
+    client->http->full = false;
     input_close(client);
     loop_disarm(client->http->loop, &client->timer);
     client->http->client_count--;
@@ -352,12 +372,35 @@ static void on_mhd_ready(struct watch *watch, uint32_t events)
     list_entry(watch, struct http, watch)->ready = true;
 }
 
-/* MHD logs this when it has no room for the head of an answer, and closes the connection. */
-static void forestall(struct http *http, const char *message)
+static void on_rest_over(struct timer *timer)
 {
-    if (http->answering &&
-        strcmp(message, "Closing connection (failed to create response header).") == 0) {
-        exchange_fail_answer(http->answering);
+    struct http *http = list_entry(timer, struct http, rest_timer);
+    loop_change(http->loop, &http->watch, EPOLLIN);
+    http->ready = true;
+}
+
+/* Without a descriptor for the first connection MHD would try again and again. */
+static void rest(struct http *http)
+{
+    loop_change(http->loop, &http->watch, 0);
+    loop_arm(http->loop, &http->rest_timer, http->loop->now + REST_TIME, on_rest_over);
+}
+
+static bool begins(const char *text, const char *with)
+{
+    return strncmp(text, with, strlen(with)) == 0;
+}
+
+/* What MHD tells in its log alone. */
+static void learn(struct http *http, const char *message)
+{
+    if (begins(message, "Hit process or system resource limit")) {
+        fill_up(http, "out of file descriptors: the others wait");
+        if (http->client_count == 0) {
+            rest(http);
+        }
+    } else if (http->answering && begins(message, "Closing connection (failed to create resp")) {
+        exchange_fail_answer(http->answering); /* no room for its head; the connection is closed */
     }
 }
 
@@ -367,24 +410,13 @@ static void on_mhd_log(void *context, const char *format, va_list args)
     vsnprintf(message, sizeof message, format, args);
     message[strcspn(message, "\n")] = '\0';
     log_event(LOG_DEBUG, "libmicrohttpd", "%s", message);
-    forestall(context, message);
+    learn(context, message);
 }
 
 /* Paths and queries stay percent-encoded: the router splits before it decodes. */
 static size_t leave_escaped(void *context, struct MHD_Connection *connection, char *text)
 {
     return strlen(text);
-}
-
-/* Leaves some descriptors to the rest of the process. */
-static unsigned connection_limit(void)
-{
-    struct rlimit files;
-    if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur == RLIM_INFINITY ||
-        files.rlim_cur > 1000 * 1000) {
-        return 1000 * 1000;
-    }
-    return (unsigned)(files.rlim_cur > 128 ? files.rlim_cur - 64 : files.rlim_cur / 2 + 1);
 }
 
 static struct MHD_Daemon *start_daemon(struct http *http)
@@ -397,7 +429,7 @@ static struct MHD_Daemon *start_daemon(struct http *http)
     return MHD_start_daemon(flags, 0, NULL, NULL, on_access, http,
         MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, http,
         MHD_OPTION_LISTEN_SOCKET, http->options.listen_fd,
-        MHD_OPTION_CONNECTION_LIMIT, connection_limit(),
+        MHD_OPTION_CONNECTION_LIMIT, http->options.connection_limit,
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, http->options.header_limit + ANSWER_ROOM,
         MHD_OPTION_NOTIFY_CONNECTION, on_connection, http,
         MHD_OPTION_URI_LOG_CALLBACK, http_on_target, http,
@@ -475,7 +507,7 @@ static void be_quiet(struct http *http)
 static void accept_rest(struct http *http)
 {
     struct pollfd queue = {.fd = http->options.listen_fd, .events = POLLIN};
-    for (int i = 0; i < MOST_LAST_RUNS && poll(&queue, 1, 0) == 1; i++) {
+    for (int i = 0; i < MOST_LAST_RUNS && !http->full && poll(&queue, 1, 0) == 1; i++) {
         MHD_run(http->daemon);
     }
 }
@@ -504,6 +536,7 @@ void http_destroy(struct http *http)
         stop_daemon(http);
     }
     loop_disarm(http->loop, &http->poll_timer);
+    loop_disarm(http->loop, &http->rest_timer);
     list_for_each (cursor, following, &http->spare) {
         exchange_destroy(list_entry(cursor, struct exchange, link));
     }

@@ -36,6 +36,7 @@ struct http_options {
     size_t body_limit;
     uint64_t send_timeout; /* 0, or how long after its deadline a client may take nothing */
     size_t header_limit;   /* bytes for a request's head; each connection takes a little more */
+    unsigned connection_limit;
     bool access_log;
     bool answer_half_closed; /* a client that has only closed its sending side is not gone */
 };

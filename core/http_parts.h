@@ -38,6 +38,9 @@ struct http {
     unsigned polled;   /* those of them that are not suspended */
     bool body_moved;   /* in this run a piece of a body came; more may be there */
     struct timer poll_timer;
+    bool full;               /* MHD accepts nobody until a connection ends */
+    uint64_t next_complaint; /* when the log may say so again */
+    struct timer rest_timer;
     struct list spare;          /* exchanges for reuse */
     struct exchange *answering; /* borrowed; the last whose answer MHD got, or NULL */
     unsigned spare_count;

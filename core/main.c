@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "check.h"
@@ -15,9 +16,24 @@
 
 enum { EXIT_USAGE = 2 };
 
+/* Each connection takes a file descriptor; the soft limit is low for the sake of programs that use
+ * select(), which this one does not. */
+static void raise_file_limit(void)
+{
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+}
+
 static int serve(const struct config *config)
 {
-    return config->check_only ? check_run(config, false) : master_run(config);
+    if (config->check_only) {
+        return check_run(config, false);
+    }
+    raise_file_limit();
+    return master_run(config);
 }
 
 static int migrate(const struct config *config)

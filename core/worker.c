@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -37,6 +38,8 @@ enum {
     ADMIN_BODY_LIMIT = 1024,
     ADMIN_HEADER_LIMIT = 4096
 };
+
+enum { OWN_DESCRIPTORS = 64, ADMIN_CONNECTIONS = 32, MOST_CONNECTIONS = 1000 * 1000 };
 
 /* How long an idle keep-alive connection may still send a request after draining has begun. */
 enum { DRAIN_IDLE_MS = 100 };
@@ -74,6 +77,19 @@ static void stop(struct worker *worker, int exit_code)
     worker->exit_code = exit_code;
 }
 
+/* Descriptors that are not for clients: our own, and two for each session, since one that is being
+ * closed is watched on a duplicate. At least half are for clients. */
+static unsigned connection_limit(const struct config *config)
+{
+    struct rlimit files;
+    rlim_t reserved = OWN_DESCRIPTORS + ADMIN_CONNECTIONS + 2 * (rlim_t)config->pool_max;
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur > MOST_CONNECTIONS) {
+        return MOST_CONNECTIONS;
+    }
+    rlim_t half = files.rlim_cur / 2;
+    return (unsigned)(reserved < half ? files.rlim_cur - reserved : half);
+}
+
 static int start_http(struct worker *worker, struct error *err)
 {
     struct http_handler app = app_handler(&worker->app);
@@ -83,13 +99,15 @@ static int start_http(struct worker *worker, struct error *err)
                                    .body_limit = worker->config->body_limit,
                                    .header_limit = worker->config->header_limit,
                                    .send_timeout = worker->config->send_timeout,
+                                   .connection_limit = connection_limit(worker->config),
                                    .access_log = true,
                                    .answer_half_closed =
                                        worker->config->half_closed == HALF_CLOSED_ANSWER};
     struct http_options admin_options = {.listen_fd = worker->admin_fd,
                                          .deadline = SECONDS(ADMIN_DEADLINE_S),
                                          .body_limit = ADMIN_BODY_LIMIT,
-                                         .header_limit = ADMIN_HEADER_LIMIT};
+                                         .header_limit = ADMIN_HEADER_LIMIT,
+                                         .connection_limit = ADMIN_CONNECTIONS};
     if (listener_begin(worker->listen_fd) != 0) {
         return error_set(err, ERROR_MEMORY, "listen: %s", strerror(errno));
     }

@@ -97,7 +97,8 @@ static void open_edge(void)
     struct http_options options = {.listen_fd = listen_on_loopback(),
                                    .deadline = SECONDS(60),
                                    .body_limit = BODY_LIMIT,
-                                   .header_limit = HEADER_LIMIT};
+                                   .header_limit = HEADER_LIMIT,
+                                   .connection_limit = 16};
     struct error err;
     claim(loop_init(&loop, &err) == 0);
     http = http_create(&loop, &options, &handler, &err);

@@ -17,7 +17,7 @@
 #include "request.h"
 #include "test.h"
 
-enum { BODY_LIMIT = 1000, HEADER_LIMIT = 8192, BIG_BODY = 8 * 1024 * 1024 };
+enum { BODY_LIMIT = 1000, HEADER_LIMIT = 8192, CONNECTION_LIMIT = 500, BIG_BODY = 8 * 1024 * 1024 };
 #define DEADLINE MILLISECONDS(400)
 
 /* -- The server -- */
@@ -195,6 +195,7 @@ static int serve(int listen_fd, int control_fd)
                                    .deadline = DEADLINE,
                                    .body_limit = BODY_LIMIT,
                                    .header_limit = HEADER_LIMIT,
+                                   .connection_limit = CONNECTION_LIMIT,
                                    .access_log = true};
     struct http_handler handler = {on_headers,  on_request,     on_end,
                                    on_deadline, on_client_gone, &server};
