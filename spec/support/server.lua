@@ -31,6 +31,7 @@ local LOG_LINES = 40 -- of each server, shown when a spec fails
 ---@field db db.Database
 ---@field url string
 ---@field admin_url string
+---@field worker_count string
 ---@field process shell.Process
 ---@field proxy? proxy.Proxy
 local Server = {}
@@ -180,11 +181,17 @@ function Server:wait_serving(offset)
   local line = self:wait_log("[ \"]serving[ \"]", offset)
   self.url = assert(line:match("[ \"]url\"?[=:]\"?(http://[^%s\"]+)"), line)
   self.admin_url = assert(line:match("[ \"]admin\"?[=:]\"?(http://[^%s\"]+)"), line)
+  self.worker_count = assert(line:match("[ \"]workers\"?[=:](%d+)"), line)
 end
 
+---Waits until the server is ready, and all of its workers are.
 function Server:wait_ready()
   eventually("/readyz", function()
     return self:readyz().status == 200
+  end)
+  eventually("all workers", function()
+    local metrics = http.request(self.admin_url, "GET", "/metrics").body
+    return metrics:match("\nmoonpool_workers_ready (%d+)") == self.worker_count
   end)
 end
 
