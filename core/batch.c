@@ -118,6 +118,23 @@ struct batch_item *batch_add(struct batch *batch, const struct statement *statem
     return item;
 }
 
+void batch_add_front(struct batch *batch, const struct statement *statement)
+{
+    batch_add(batch, statement, 0, NULL, 0);
+    struct batch_item front = batch->items[batch->count - 1];
+    memmove(batch->items + 1, batch->items, (batch->count - 1) * sizeof *batch->items);
+    batch->items[0] = front;
+    batch->hidden++;
+}
+
+void batch_drop_front(struct batch *batch)
+{
+    pg_result_free(batch->items[0].result);
+    batch->count--;
+    batch->hidden--;
+    memmove(batch->items, batch->items + 1, batch->count * sizeof *batch->items);
+}
+
 size_t batch_memory(const struct batch *batch)
 {
     return batch->arena.used + batch->count * sizeof *batch->items + batch->bulk_bytes +

@@ -47,7 +47,7 @@ struct batch {
     bool describe;      /* describe the statements instead of executing them */
     bool isolate;       /* a Sync after each item: one that fails takes no other with it */
     bool commit;        /* the last item is COMMIT */
-    bool read_only;     /* a script's wish: to write is its mistake, and not the session's */
+    bool read_only;     /* by our own wish: that it writes is not the session's fault */
     struct error error; /* the first failure; ERROR_NONE if there is none */
 };
 
@@ -67,6 +67,10 @@ void batch_rewind(struct batch *batch);
  * appended. `source` is copied unless it is that of the item before. */
 struct batch_item *batch_add(struct batch *batch, const struct statement *statement,
                              uint16_t parameter_count, const char *source, int line);
+
+/* Puts an item of our own, without parameters, in front of all; or takes it away again. */
+void batch_add_front(struct batch *batch, const struct statement *statement);
+void batch_drop_front(struct batch *batch);
 
 /* Bytes that the items and what belongs to them take, without their results. */
 size_t batch_memory(const struct batch *batch);

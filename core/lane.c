@@ -16,12 +16,12 @@
 #include "statement.h"
 
 /* A statement that takes longer is not for lanes, for a while: the database may have been slow. */
-enum { PATIENCE_MS = 50, EXCLUSIVE_S = 60 };
+enum { PATIENCE_MS = 50, LEARNT_S = 60 };
 
 /* More calls than this in one lane wait longer than a connection of their own would take. */
 enum { MOST_CALLS = 512 };
 
-enum { EXCLUSIVE_SLOTS = 1024 };
+enum { LEARNT_SLOTS = 1024 };
 
 static const struct statement read_only_statement = {
     .sql = "set default_transaction_read_only = on", .kind = STATEMENT_EXEC};
@@ -31,45 +31,54 @@ static struct loop *loop_of(const struct lane *lane)
     return lane->lanes->pool->loop;
 }
 
-/* Statements that are not for lanes. */
+/* What is learnt of statements. */
 
-static uint64_t *exclusive_place(struct lanes *lanes, uint64_t key)
+static uint64_t *place_of(const struct learnt *learnt, uint64_t key)
 {
-    size_t slot = key & (EXCLUSIVE_SLOTS - 1);
-    while (lanes->exclusive[slot] && lanes->exclusive[slot] != key) {
-        slot = (slot + 1) & (EXCLUSIVE_SLOTS - 1);
+    size_t slot = key & (LEARNT_SLOTS - 1);
+    while (learnt->keys[slot] && learnt->keys[slot] != key) {
+        slot = (slot + 1) & (LEARNT_SLOTS - 1);
     }
-    return &lanes->exclusive[slot];
+    return &learnt->keys[slot];
 }
 
-static void forget_exclusive(struct lanes *lanes)
+static void learn(struct learnt *learnt, uint64_t key, uint64_t now)
 {
-    memset(lanes->exclusive, 0, EXCLUSIVE_SLOTS * sizeof *lanes->exclusive);
-    lanes->exclusive_count = 0;
+    if (now >= learnt->until || learnt->count >= LEARNT_SLOTS / 2) {
+        memset(learnt->keys, 0, LEARNT_SLOTS * sizeof *learnt->keys);
+        learnt->count = 0;
+        learnt->until = now + SECONDS(LEARNT_S);
+    }
+    uint64_t *place = place_of(learnt, key);
+    learnt->count += *place == 0;
+    *place = key;
+}
+
+static bool knows(const struct learnt *learnt, uint64_t key, uint64_t now)
+{
+    return learnt->count > 0 && now < learnt->until && *place_of(learnt, key) == key;
 }
 
 static void make_exclusive(struct lanes *lanes, uint64_t key)
 {
-    uint64_t now = lanes->pool->loop->now;
-    if (now >= lanes->exclusive_until || lanes->exclusive_count >= EXCLUSIVE_SLOTS / 2) {
-        forget_exclusive(lanes);
-        lanes->exclusive_until = now + SECONDS(EXCLUSIVE_S);
-    }
-    uint64_t *place = exclusive_place(lanes, key);
-    lanes->exclusive_count += *place == 0;
-    *place = key;
+    learn(&lanes->exclusive, key, lanes->pool->loop->now);
 }
 
-static bool is_exclusive(struct lanes *lanes, uint64_t key)
+void lanes_note_writer(struct lanes *lanes, const struct statement *statement)
 {
-    return lanes->exclusive_count > 0 && lanes->pool->loop->now < lanes->exclusive_until &&
-           *exclusive_place(lanes, key) == key;
+    learn(&lanes->writers, statement->key, lanes->pool->loop->now);
+}
+
+bool lanes_is_writer(const struct lanes *lanes, const struct statement *statement)
+{
+    return knows(&lanes->writers, statement->key, lanes->pool->loop->now);
 }
 
 void lanes_note(struct lanes *lanes, const struct batch *batch, uint64_t duration)
 {
-    if (lanes->count > 0 && batch->count == 1 && duration > MILLISECONDS(PATIENCE_MS)) {
-        make_exclusive(lanes, batch->items[0].statement->key);
+    bool alone = batch->count - batch->hidden == 1;
+    if (lanes->count > 0 && alone && duration > MILLISECONDS(PATIENCE_MS)) {
+        make_exclusive(lanes, batch->items[batch->hidden].statement->key);
     }
 }
 
@@ -77,7 +86,8 @@ static bool is_for_lanes(struct lanes *lanes, const struct batch *batch)
 {
     const struct statement *statement = batch->items[0].statement;
     return batch->count == 1 && statement->key && !batch->describe &&
-           statement->traces == SQL_NO_TRACES && !is_exclusive(lanes, statement->key) &&
+           statement->traces == SQL_NO_TRACES &&
+           !knows(&lanes->exclusive, statement->key, lanes->pool->loop->now) &&
            statement_looks_like_read(statement->sql);
 }
 
@@ -256,6 +266,7 @@ static void on_done(struct pg_run *run)
     bool move = must_move(run->batch) || (run->lost && err->code != ERROR_NONE);
     if (strcmp(err->sqlstate, "25006") == 0) {
         make_exclusive(lane->lanes, run->batch->items[0].statement->key);
+        lanes_note_writer(lane->lanes, run->batch->items[0].statement);
     }
     take_off(call);
     if (list_is_empty(&lane->calls)) {
@@ -342,7 +353,8 @@ void lanes_init(struct lanes *lanes, struct pool *pool, uint32_t count)
     memset(lanes, 0, sizeof *lanes);
     lanes->pool = pool;
     lanes->count = count < LANES_MOST ? count : LANES_MOST;
-    lanes->exclusive = memory_zalloc(EXCLUSIVE_SLOTS * sizeof *lanes->exclusive);
+    lanes->exclusive.keys = memory_zalloc(LEARNT_SLOTS * sizeof *lanes->exclusive.keys);
+    lanes->writers.keys = memory_zalloc(LEARNT_SLOTS * sizeof *lanes->writers.keys);
     for (uint32_t i = 0; i < lanes->count; i++) {
         struct lane *lane = &lanes->lanes[i];
         lane->lanes = lanes;
@@ -366,5 +378,6 @@ void lanes_finish(struct lanes *lanes)
         }
         batch_finish(&lane->setup);
     }
-    free(lanes->exclusive);
+    free(lanes->exclusive.keys);
+    free(lanes->writers.keys);
 }

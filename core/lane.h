@@ -21,6 +21,7 @@
 #include "pool.h"
 
 struct lanes;
+struct statement;
 
 enum lane_state {
     LANE_CLOSED,
@@ -43,14 +44,19 @@ struct lane {
     struct pg_run setup_run;
 };
 
+/* Statements of which something was learnt, for some time. */
+struct learnt {
+    uint64_t *keys; /* owned set; 0 marks a free place */
+    uint32_t count;
+    uint64_t until; /* then all is forgotten */
+};
+
 struct lanes {
     struct pool *pool; /* borrowed */
     uint32_t count;    /* 0: there are none */
     struct lane lanes[LANES_MOST];
-    uint64_t
-        *exclusive; /* owned set of statement keys that go past the lanes; 0 marks a free place */
-    uint32_t exclusive_count;
-    uint64_t exclusive_until; /* then all of them may try again */
+    struct learnt exclusive; /* they go past the lanes */
+    struct learnt writers;   /* they look like reads, and write */
 };
 
 enum lane_outcome {
@@ -82,6 +88,10 @@ void lanes_forget(struct lanes *lanes, struct lane_call *call);
 
 /* A read took this long, in microseconds, on a connection of its own. */
 void lanes_note(struct lanes *lanes, const struct batch *batch, uint64_t duration);
+
+/* A statement that looks like a read has written, or tried to. Whether it did lately. */
+void lanes_note_writer(struct lanes *lanes, const struct statement *statement);
+bool lanes_is_writer(const struct lanes *lanes, const struct statement *statement);
 
 /* Sends what was submitted since the last time: once per tick. */
 void lanes_flush(struct lanes *lanes);

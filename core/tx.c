@@ -22,6 +22,9 @@
 
 static const struct statement commit_statement = {.sql = "commit", .key = STATEMENT_KEY_COMMIT};
 
+static const struct statement read_only_statement = {
+    .sql = "set transaction read only", .kind = STATEMENT_EXEC, .key = STATEMENT_KEY_READ_ONLY};
+
 static const struct statement key_lock_statement = {
     .sql = "select pg_advisory_xact_lock(hashtextextended($1, 0))",
     .kind = STATEMENT_EXEC,
@@ -171,22 +174,59 @@ static bool may_resend(const struct tx *tx)
     return tx->options.autocommit && !tx->retried && error_is_stale_statement(&tx->batch.error);
 }
 
-static bool may_write(const struct tx *tx)
+/* What has no key cannot be remembered to write. */
+static bool looks_like_read(const struct tx *tx, const struct statement *statement)
 {
-    for (size_t i = 0; i < tx->batch.count; i++) {
-        const struct statement *statement = tx->batch.items[i].statement;
-        if (!tx->batch.describe && !statement_looks_like_read(statement->sql)) {
-            return true;
+    return statement->key && statement->traces == SQL_NO_TRACES &&
+           statement_looks_like_read(statement->sql) &&
+           !lanes_is_writer(&tx->database->lanes, statement);
+}
+
+static bool looks_like_reads(const struct tx *tx)
+{
+    const struct batch *batch = &tx->batch;
+    for (size_t i = batch->hidden; i < batch->count; i++) {
+        if (!looks_like_read(tx, batch->items[i].statement)) {
+            return false;
         }
     }
-    return false;
+    return tx->options.autocommit && !batch->describe;
+}
+
+/* Statements that look like reads may call a function that writes. Run read-only, they are known
+ * not to have taken effect, whatever becomes of their answer. */
+static void run_read_only(struct tx *tx)
+{
+    tx->reads = looks_like_reads(tx);
+    if (tx->reads) {
+        batch_add_front(&tx->batch, &read_only_statement);
+        tx->batch.read_only = true;
+    }
+}
+
+static bool has_tried_to_write(const struct tx *tx)
+{
+    return tx->reads && strcmp(tx->batch.error.sqlstate, "25006") == 0;
+}
+
+/* It writes after all: it is run as what it is, now and for some time. */
+static void run_writable(struct tx *tx)
+{
+    const struct batch *batch = &tx->batch;
+    size_t failed = batch->hidden + batch->error.item - 1;
+    lanes_note_writer(&tx->database->lanes, batch->items[failed].statement);
+    tx->reads = false;
+    tx->batch.read_only = false;
+    batch_rewind(&tx->batch);
+    batch_drop_front(&tx->batch);
+    start(tx);
 }
 
 /* The batch carries its own commit: COMMIT, or the Sync behind statements that stand for
  * themselves. */
 static bool commits(const struct tx *tx)
 {
-    return tx->batch.commit || (tx->options.autocommit && may_write(tx));
+    return tx->batch.commit || (tx->options.autocommit && !tx->batch.describe && !tx->reads);
 }
 
 /* The server ended the session, perhaps after the commit; other errors mean that it did not commit.
@@ -301,6 +341,9 @@ static void on_done(struct pg_run *run)
         batch_rewind(&tx->batch);
         start(tx);
         return;
+    } else if (has_tried_to_write(tx)) {
+        run_writable(tx);
+        return;
     }
     note_outcome(tx);
     if (tx->options.autocommit) {
@@ -372,6 +415,7 @@ static void on_lane(struct lane_call *call, enum lane_outcome outcome)
     count_run(tx);
     if (outcome == LANE_MOVE) {
         batch_rewind(&tx->batch);
+        run_read_only(tx);
         acquire(tx);
         return;
     }
@@ -387,6 +431,7 @@ static bool take_lane(struct tx *tx)
         return false;
     }
     tx->state = TX_RUNNING;
+    tx->reads = true;
     return true;
 }
 
@@ -478,6 +523,7 @@ static void run(struct tx *tx, void (*done)(struct tx *tx))
     if (take_lane(tx)) {
         return;
     }
+    run_read_only(tx);
     tx->state = TX_QUEUEING;
     if (!tx->options.turn || turn_take(&tx->database->turns, &tx->turn, tx->options.turn)) {
         acquire(tx);

@@ -73,6 +73,7 @@ struct tx {
     bool untold;        /* that failed, and nobody has heard of it */
     struct error error; /* of the last operation; ERROR_NONE if it succeeded */
     bool retried;       /* a stale statement was prepared anew once already */
+    bool reads;         /* the batch is in a read-only transaction, of its own or a lane's */
     bool begun;         /* BEGIN is in a batch already */
     struct pg *pg;      /* borrowed from the pool; NULL when it has none */
     struct turn turn;
