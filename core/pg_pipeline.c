@@ -437,6 +437,10 @@ static void take_success(struct pipeline *pipeline, struct batch *batch, size_t 
                          struct pg_result *result)
 {
     struct batch_item *item = &batch->items[index];
+    if (item->state == ITEM_FAILED) {
+        pg_result_free(result); /* The rest of an answer that libpq has found to be broken. */
+        return;
+    }
     item->state = ITEM_DONE;
     pipeline->executed++;
     check_commit(batch, index, result);
