@@ -11,6 +11,7 @@
 #include "buffer.h"
 #include "error.h"
 #include "json.h"
+#include "vm.h"
 
 static const char type_name[] = "moonpool.error";
 
@@ -53,7 +54,8 @@ int bind_error_raise(lua_State *L, const struct error *err)
 
 void bind_error_mark(lua_State *L)
 {
-    luaL_setmetatable(L, type_name);
+    luaL_getmetatable(L, type_name);
+    vm_set_metatable(L, -2);
 }
 
 static void get_text(lua_State *L, int index, const char *field, char *text, size_t size)

@@ -13,9 +13,13 @@
 #include "buffer.h"
 #include "error.h"
 #include "json.h"
+#include "vm.h"
 
 /* Their addresses are keys of the registry; that of `empty_array` is the sentinel's value. */
 static const char module_key, array_key, buffer_key, empty_array;
+
+/* What reading or writing a value counts, and what a longer text does besides. */
+enum { STEPS_OF_VALUE = 10, BYTES_OF_STEP = 8 };
 
 /* Pushes the metatable that marks arrays. */
 static void push_array_metatable(lua_State *L)
@@ -34,13 +38,14 @@ static void push_array_metatable(lua_State *L)
 void bind_json_mark_array(lua_State *L)
 {
     push_array_metatable(L);
-    lua_setmetatable(L, -2);
+    vm_set_metatable(L, -2);
 }
 
 /* ---- decoding ---- */
 
 struct decoder {
     lua_State *L;
+    struct vm *vm;
     const char *text; /* borrowed from the caller */
     size_t length;
     struct buffer *scratch; /* borrowed from the caller, who outlives a Lua error */
@@ -58,6 +63,7 @@ struct decoder {
 static void place(struct decoder *decoder)
 {
     lua_Integer *count = &decoder->counts[decoder->depth];
+    vm_work(decoder->L, decoder->vm, STEPS_OF_VALUE);
     if (decoder->depth == 0) {
         return;
     }
@@ -107,6 +113,7 @@ static int take_string(void *context, const char *text, size_t length, struct er
 {
     struct decoder *decoder = context;
     lua_pushlstring(decoder->L, text, length);
+    vm_work(decoder->L, decoder->vm, length / BYTES_OF_STEP);
     place(decoder);
     return 0;
 }
@@ -187,7 +194,7 @@ static int take_array(void *context, struct error *err)
     struct decoder *decoder = context;
     open_table(decoder, 0);
     lua_pushvalue(decoder->L, decoder->array_metatable);
-    lua_setmetatable(decoder->L, -2);
+    vm_set_metatable(decoder->L, -2);
     return 0;
 }
 
@@ -242,6 +249,7 @@ static int run_decoder(struct decoder *decoder)
         return error_set(decoder->err, ERROR_MEMORY, "decoding JSON: the stack is full");
     }
     buffer_init(&scratch);
+    decoder->vm = vm_of(L);
     decoder->scratch = &scratch;
     lua_pushcfunction(L, decode);
     lua_pushlightuserdata(L, decoder);
@@ -283,6 +291,7 @@ struct step {
 
 struct encoder {
     lua_State *L;
+    struct vm *vm;
     struct buffer *out; /* borrowed from the caller */
     struct error *err;
     int depth;
@@ -350,6 +359,7 @@ static int encode_string(struct encoder *encoder, int index, const struct step *
     if (encoder->out->length + length > BIND_JSON_SIZE) {
         return refuse_size(encoder, step);
     }
+    vm_work(encoder->L, encoder->vm, length / BYTES_OF_STEP);
     if (json_write_string(encoder->out, text, length)) {
         return refuse(encoder, step, "is not valid UTF-8");
     }
@@ -444,10 +454,12 @@ static int refuse_keys(struct encoder *encoder, int index, const struct step *st
 /* True if the keys of the table are exactly 1..n, for the n that is returned. */
 static bool is_sequence(lua_State *L, int index, lua_Integer *ret_count)
 {
+    struct vm *vm = vm_of(L);
     lua_Integer border = (lua_Integer)lua_rawlen(L, index);
     lua_Integer count = 0;
     for (lua_pushnil(L); lua_next(L, index); count++) {
         lua_pop(L, 1);
+        vm_work(L, vm, STEPS_OF_VALUE);
         lua_Integer key = lua_isinteger(L, -1) ? lua_tointeger(L, -1) : 0;
         if (key < 1 || key > border) {
             lua_pop(L, 1);
@@ -655,6 +667,7 @@ static int encode_value(struct encoder *encoder, int index, const struct step *s
 {
     int top = lua_gettop(encoder->L);
     int result;
+    vm_work(encoder->L, encoder->vm, STEPS_OF_VALUE);
     if (encoder->out->length > BIND_JSON_SIZE) {
         return refuse_size(encoder, step);
     }
@@ -684,7 +697,7 @@ static int encode_value(struct encoder *encoder, int index, const struct step *s
 
 int bind_json_encode(lua_State *L, int index, struct buffer *out, struct error *err)
 {
-    struct encoder encoder = {.L = L, .out = out, .err = err};
+    struct encoder encoder = {.L = L, .vm = vm_of(L), .out = out, .err = err};
     size_t before = out->length;
     int top = lua_gettop(L);
     int result = encode_value(&encoder, lua_absindex(L, index), NULL);

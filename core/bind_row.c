@@ -83,7 +83,7 @@ static void fill(lua_State *L, const struct pg_result *result, int row, int tabl
     }
     lua_pop(L, 1);
     lua_pushvalue(L, kind);
-    lua_setmetatable(L, table);
+    vm_set_metatable(L, table);
 }
 
 void bind_row_push(lua_State *L, const struct pg_result *result, int row, int kind,

@@ -20,6 +20,8 @@
 
 static const char type_name[] = "moonpool.rows";
 
+enum { BYTES_OF_STEP = 4 }; /* of JSON, for vm_work() */
+
 enum { TABLES = 1, KIND = 2, USER_VALUES = 2 };
 
 struct rows {
@@ -204,12 +206,14 @@ static int encode(lua_State *L, int index, struct buffer *out, struct error *err
     }
     buffer_append_char(out, '[');
     for (int row = 0; row < rows->count; row++) {
+        size_t before = out->length;
         if (row > 0) {
             buffer_append_char(out, ',');
         }
         if (encode_row(L, index, rows, &form, row, out, err) != 0) {
             return -1;
         }
+        vm_work(L, rows->vm, 1 + (out->length - before) / BYTES_OF_STEP);
     }
     buffer_append_char(out, ']');
     return 0;

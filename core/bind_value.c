@@ -12,6 +12,9 @@
 #include "error.h"
 #include "json.h"
 #include "pgtype.h"
+#include "vm.h"
+
+enum { STEPS_OF_ELEMENT = 10 }; /* for vm_work() */
 
 struct array_builder {
     lua_State *L;
@@ -43,6 +46,7 @@ static void add_element(lua_State *L)
 static int build_element(void *context, const char *text, size_t length)
 {
     struct array_builder *builder = context;
+    vm_work(builder->L, vm_of(builder->L), STEPS_OF_ELEMENT);
     if (text) {
         bind_value_push(builder->L, builder->element, text, length, builder->scratch);
     } else {

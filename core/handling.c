@@ -250,7 +250,7 @@ static void fail_by_error(struct handling *handling)
     lua_pushvalue(L, -1);
     lua_xmove(L, main, 1);
     lua_pushlightuserdata(main, &reading);
-    bool read = lua_pcall(main, 2, 0, 0) == LUA_OK && reading.ours;
+    bool read = vm_call(handling->generation->vm, 2) == LUA_OK && reading.ours;
     lua_settop(main, 0);
     bool refused = read && (err.status != 0 || error_kind(err.code)->status < 500);
     if (!read) {

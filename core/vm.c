@@ -19,7 +19,7 @@
 #include "vm_parts.h"
 
 #define SLICE MILLISECONDS(10)       /* a thread runs this long before others get their turn */
-#define CLOSE_LIMIT MILLISECONDS(50) /* for the __close handlers of a thread that is given up */
+#define CLOSE_LIMIT MILLISECONDS(50) /* for what a script does when its request is over */
 
 /* Lua's own text; the string exists before memory can run out. */
 static const char memory_text[] = "not enough memory";
@@ -79,6 +79,14 @@ bool vm_charge(struct vm *vm, size_t bytes)
 void vm_discharge(struct vm *vm, size_t bytes)
 {
     vm->memory -= bytes;
+}
+
+void vm_tidy(struct vm *vm)
+{
+    lua_gc(vm->lua, LUA_GCCOLLECT);
+    lua_gc(vm->lua,
+           LUA_GCCOLLECT); /* what has a finalizer goes the second time, with all it holds */
+    vm_blocks_trim(&vm->blocks);
 }
 
 static int open_all(lua_State *L)
@@ -150,21 +158,34 @@ enum vm_outcome vm_resume(struct vm *vm, lua_State *thread, int count, uint64_t 
 
 bool vm_reset_thread(struct vm *vm, lua_State *thread)
 {
+    int status = lua_status(thread);
     if (vm_is_spoiled(thread)) {
         return false;
     }
-    if (lua_status(thread) != LUA_OK) {
+    if (status != LUA_OK) {
         uint64_t end = clock_now() + CLOSE_LIMIT;
         vm_enter(vm, thread, end, end);
         lua_resetthread(thread);
         vm_leave(vm);
-        if (vm->interrupted) {
-            return false;
-        }
+    }
+    /* If it yielded within an xpcall, Lua 5.4.4 keeps the place of the message handler, and would
+     * call whatever lies there at the next error. */
+    if (status == LUA_YIELD || (status != LUA_OK && vm->interrupted)) {
+        return false;
     }
     lua_settop(thread, 0);
     lua_sethook(thread, NULL, 0, 0);
     return true;
+}
+
+int vm_call(struct vm *vm, int count)
+{
+    uint64_t end = clock_now() + CLOSE_LIMIT;
+    vm_enter(vm, vm->lua, end, end);
+    int status = lua_pcall(vm->lua, count, 0, 0);
+    vm_leave(vm);
+    lua_sethook(vm->lua, NULL, 0, 0);
+    return vm->interrupted ? LUA_ERRRUN : status;
 }
 
 /* The length of a "file:line" that `text` begins with, in front of ": "; 0 if there is none. */

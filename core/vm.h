@@ -44,6 +44,9 @@ void vm_destroy(struct vm *vm);
 bool vm_charge(struct vm *vm, size_t bytes);
 void vm_discharge(struct vm *vm, size_t bytes);
 
+/* Collects all garbage and gives back memory that is kept at hand. */
+void vm_tidy(struct vm *vm);
+
 /* The vm of a thread (kept in its extra space). */
 struct vm *vm_of(struct lua_State *L);
 
@@ -71,8 +74,8 @@ enum vm_outcome {
 enum vm_outcome vm_resume(struct vm *vm, struct lua_State *thread, int count, uint64_t deadline,
                           int *ret_count);
 
-/* Makes a thread usable again after any outcome: closes its to-be-closed variables and pending
- * functions, watched by a short deadline. False if it is beyond repair and must be dropped. */
+/* Makes a thread usable again after it has returned or raised. One that waited or was preempted is
+ * closed, its to-be-closed variables watched by a short deadline, and must be dropped: false. */
 bool vm_reset_thread(struct vm *vm, struct lua_State *thread);
 
 /* Raises unless `L` may wait: a C function in between may forbid it ("cannot wait for the database
@@ -96,6 +99,14 @@ static inline void vm_work(struct lua_State *L, struct vm *vm, size_t steps)
         vm_check_deadline(L);
     }
 }
+
+/* As lua_setmetatable(), for a metatable that scripts can get hold of: takes out a __gc that they
+ * have put there, since a loop in a finalizer could not be stopped. */
+void vm_set_metatable(struct lua_State *L, int index);
+
+/* Calls a function on the main thread, between requests, as lua_pcall() without results would; what
+ * it calls of a script's is stopped after some milliseconds. */
+int vm_call(struct vm *vm, int count);
 
 /* Fills `err` (ERROR_SCRIPT, or ERROR_MEMORY) from the error value on top of L's stack, and pops
  * it; `traceback` may be NULL, else receives up to `size` bytes of traceback of L. */

@@ -96,6 +96,19 @@ static int set_metatable(lua_State *L)
     return 1;
 }
 
+void vm_set_metatable(lua_State *L, int index)
+{
+    index = lua_absindex(L, index);
+    lua_pushliteral(L, "__gc");
+    if (lua_rawget(L, -2) != LUA_TNIL) {
+        lua_pushliteral(L, "__gc");
+        lua_pushnil(L);
+        lua_rawset(L, -4);
+    }
+    lua_pop(L, 1);
+    lua_setmetatable(L, index);
+}
+
 /* The metatables of C objects stay hidden: who could write to their __gc could run code there. */
 static int get_metatable(lua_State *L)
 {

@@ -81,13 +81,21 @@ bool vm_can_yield(lua_State *L)
 /* The hook of a thread in which a hook has raised: as on_count, but vm_is_spoiled() can tell. */
 static void on_count_again(lua_State *L, lua_Debug *activation);
 
+/* Raises, from the hook, where hooks are disabled. While scripts are being loaded the error says
+ * what and where; later nobody reads it, and it is Lua's own for want of memory: Lua calls no
+ * message handler for that one, and a handler could loop. */
 static void raise_in_hook(lua_State *L, lua_Debug *activation)
 {
-    vm_of(L)->interrupted = true;
+    struct vm *vm = vm_of(L);
+    vm->interrupted = true;
     lua_sethook(L, on_count_again, LUA_MASKCOUNT, 1);
-    lua_getinfo(L, "Sl", activation);
-    lua_pushfstring(L, "%s:%d: %s", activation->short_src, activation->currentline,
-                    interrupted_text);
+    if (vm->source) {
+        lua_getinfo(L, "Sl", activation);
+        lua_pushfstring(L, "%s:%d: %s", activation->short_src, activation->currentline,
+                        interrupted_text);
+    } else {
+        lua_pushliteral(L, "not enough memory");
+    }
     lua_error(L);
 }
 

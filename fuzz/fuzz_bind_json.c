@@ -11,11 +11,14 @@
 #include "error.h"
 #include "fuzz.h"
 #include "json.h"
+#include "vm.h"
 
 static lua_State *open_state(void)
 {
+    static struct vm vm;
     lua_State *L = luaL_newstate();
     claim(L);
+    *(struct vm **)lua_getextraspace(L) = &vm;
     luaL_requiref(L, "json", bind_json_open, 0);
     lua_settop(L, 0);
     return L;

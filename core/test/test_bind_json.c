@@ -13,6 +13,7 @@
 #include "error.h"
 #include "json.h"
 #include "test.h"
+#include "vm.h"
 
 /* Allocations that may still succeed; negative for no limit. */
 static long allocations_left = -1;
@@ -47,7 +48,9 @@ static const struct bind_json_hook bad_hook = {.encode = refuse_hook};
 
 static lua_State *open_state(void)
 {
+    static struct vm vm;
     lua_State *L = lua_newstate(allocate, NULL);
+    *(struct vm **)lua_getextraspace(L) = &vm;
     luaL_openlibs(L);
     luaL_requiref(L, "json", bind_json_open, 1);
     luaL_requiref(L, "moonpool.json", bind_json_open, 0);

@@ -570,6 +570,9 @@ static const struct {
      "local c = coroutine; while true do c.resume(c.create(function() end)) end"},
     {"an endless wrap in a loop", "for _ in coroutine.wrap(function()\n"
                                   "  while true do coroutine.yield(1) end end) do end"},
+    {"a handler that the next error could reach",
+     "local f = function() while true do end end\n"
+     "xpcall(function() wait(1) table.sort({1, 2, 3}, f) end, f)"},
     {"a comparator", "table.sort({1, 2, 3}, function() while true do end end)"},
     {"a comparator that is caught",
      "while true do pcall(table.sort, {1, 2, 3}, function() while true do end end) end"},
@@ -715,23 +718,28 @@ static void test_preempted_work(void)
 
 static void test_reuse(void)
 {
-    static const char *const texts[] = {
-        "return 1, 2, 3",
-        "error 'x'",
-        "wait(1)",
-        "while true do end",
-        "local x <close> = setmetatable({}, {__close = function() closed = true end}); wait(1)",
-        "local x <close> = setmetatable({}, {__close = function() error 'in close' end}); wait(1)",
+    static const struct {
+        const char *text;
+        bool reused;
+    } rows[] = {
+        {"return 1, 2, 3", true},
+        {"error 'x'", true},
+        {"wait(1)", false},
+        {"while true do end", false},
+        {"local x <close> = setmetatable({}, {__close = function() closed = true end}); wait(1)",
+         false},
+        {"local x <close> = setmetatable({}, {__close = function() error 'in close' end}); wait(1)",
+         false},
+        {"xpcall(wait, function() while true do end end, 1)", false},
     };
     struct vm *vm = make_vm();
-    lua_State *thread = lua_newthread(vm->lua);
     int count;
-    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
-        luaL_loadstring(thread, texts[i]);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        lua_State *thread = start(vm, rows[i].text);
         enum vm_outcome outcome = vm_resume(vm, thread, 0, clock_now() + PATIENCE, &count);
-        check(vm_reset_thread(vm, thread), "a thread is reused once %s (%zu)",
-              outcome_names[outcome], i);
-        check_int(lua_gettop(thread), 0, "its stack is empty");
+        check_int(vm_reset_thread(vm, thread), rows[i].reused,
+                  "whether a thread is reused once %s (%zu)", outcome_names[outcome], i);
+        check(!rows[i].reused || lua_gettop(thread) == 0, "its stack is empty");
     }
     lua_getglobal(vm->lua, "closed");
     check(lua_toboolean(vm->lua, -1), "resetting runs __close");
