@@ -7,6 +7,7 @@
 #include "worker.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,6 +42,9 @@ enum {
 
 enum { OWN_DESCRIPTORS = 64, ADMIN_CONNECTIONS = 32, MOST_CONNECTIONS = 1000 * 1000 };
 
+/* A worker without a request for this long gives back what the last ones left, if worth it. */
+enum { TIDY_AFTER_MS = 1000, TIDY_PAGES = 256 };
+
 /* How long an idle keep-alive connection may still send a request after draining has begun. */
 enum { DRAIN_IDLE_MS = 100 };
 
@@ -67,6 +71,11 @@ struct worker {
     struct watch signals;
     int signal_fd;
     uint64_t drain_started;
+
+    bool tidy;         /* since it was busy last */
+    uint64_t busy_at;  /* it was last seen with requests */
+    uint64_t requests; /* that had ended then */
+    long page_faults;  /* by the time it was last tidied */
 };
 
 /* Starting. */
@@ -261,6 +270,43 @@ static void publish(struct worker *worker)
     }
 }
 
+/* Pages that the process has taken into use, ever: those given back count anew when they are used
+ * again. */
+static long page_faults(void)
+{
+    struct rusage usage;
+    return getrusage(RUSAGE_SELF, &usage) == 0 ? usage.ru_minflt : 0;
+}
+
+/* Garbage that Lua has not collected, and free memory in between, would else stay until the next
+ * load. */
+static void tidy_up(struct worker *worker)
+{
+    if (page_faults() - worker->page_faults < TIDY_PAGES) {
+        return;
+    }
+    if (worker->app.current) {
+        vm_tidy(worker->app.current->vm);
+    }
+    malloc_trim(0);
+    worker->page_faults = page_faults();
+}
+
+/* To be called at each turn: it costs two comparisons under load. */
+static void tidy_when_idle(struct worker *worker)
+{
+    uint64_t requests =
+        atomic_load_explicit(&worker->slot->counters.requests_total, memory_order_relaxed);
+    if (requests != worker->requests || !worker->http || http_requests(worker->http) > 0) {
+        worker->requests = requests;
+        worker->busy_at = worker->loop.now;
+        worker->tidy = false;
+    } else if (!worker->tidy && worker->loop.now - worker->busy_at > MILLISECONDS(TIDY_AFTER_MS)) {
+        worker->tidy = true;
+        tidy_up(worker);
+    }
+}
+
 static uint64_t next_wake(const struct worker *worker)
 {
     uint64_t at = worker->loop.now + MILLISECONDS(HEARTBEAT_MS);
@@ -294,6 +340,7 @@ static void turn(struct worker *worker)
     }
     publish(worker);
     log_flush();
+    tidy_when_idle(worker);
 }
 
 static void finish(struct worker *worker)
