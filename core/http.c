@@ -11,6 +11,7 @@
 #include <arpa/inet.h>
 #include <inttypes.h>
 #include <linux/tcp.h>
+#include <malloc.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>
@@ -40,6 +41,10 @@ enum { MOST_LAST_RUNS = 4096 };
 /* How often the log says that there is no room for connections. */
 #define COMPLAINT_TIME SECONDS(60)
 #define REST_TIME MILLISECONDS(100)
+
+/* The C library keeps what connections had; it gives it back when so many have gone. */
+enum { WORTH_TRIMMING = 256 };
+#define TRIM_DELAY SECONDS(1)
 
 /* -- What cuts a request short -- */
 
@@ -334,11 +339,37 @@ static struct client *create_client(struct http *http, struct MHD_Connection *co
     input_open(client);
     list_append(&http->clients, &client->link);
     http->client_count++;
+    if (http->client_count > http->client_peak) {
+        http->client_peak = http->client_count;
+    }
     if (http->client_count >= http->options.connection_limit) {
         fill_up(http, "as many connections as may be: the others wait");
     }
     client_set_due(client, http->loop->now + IDLE_TIME);
     return client;
+}
+
+static bool is_worth_trimming(const struct http *http)
+{
+    return http->client_peak - http->client_count >= WORTH_TRIMMING &&
+           http->client_count < http->client_peak / 2;
+}
+
+static void on_trim_timer(struct timer *timer)
+{
+    struct http *http = list_entry(timer, struct http, trim_timer);
+    if (is_worth_trimming(http)) {
+        malloc_trim(0);
+        http->client_peak = http->client_count;
+    }
+}
+
+/* Not at once: where many have gone, others may be coming. */
+static void trim_soon(struct http *http)
+{
+    if (!http->trim_timer.slot && is_worth_trimming(http)) {
+        loop_arm(http->loop, &http->trim_timer, http->loop->now + TRIM_DELAY, on_trim_timer);
+    }
 }
 
 /* MHD accepts no more connections when it has as many as it may, or is out of descriptors, and
@@ -347,6 +378,7 @@ static void destroy_client(struct client *client)
 {
     client->http->ready |= client->http->full;
     client->http->full = false;
+    trim_soon(client->http);
     input_close(client);
     loop_disarm(client->http->loop, &client->timer);
     client->http->client_count--;
@@ -537,6 +569,7 @@ void http_destroy(struct http *http)
     }
     loop_disarm(http->loop, &http->poll_timer);
     loop_disarm(http->loop, &http->rest_timer);
+    loop_disarm(http->loop, &http->trim_timer);
     list_for_each (cursor, following, &http->spare) {
         exchange_destroy(list_entry(cursor, struct exchange, link));
     }

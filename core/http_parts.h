@@ -34,6 +34,8 @@ struct http {
     bool quiet; /* it accepts nobody any more */
     struct list clients;
     unsigned client_count;
+    unsigned client_peak; /* the most since memory was given back last */
+    struct timer trim_timer;
     unsigned handling; /* exchanges in the application's hands */
     unsigned polled;   /* those of them that are not suspended */
     bool body_moved;   /* in this run a piece of a body came; more may be there */
