@@ -117,6 +117,14 @@ static const char *end_of_line(const struct scanner *scanner)
     return newline ? newline : scanner->end;
 }
 
+/* Of a comment; PostgreSQL takes a lone CR for the end of a line. */
+static const char *end_of_comment(const struct scanner *scanner)
+{
+    const char *end = end_of_line(scanner);
+    const char *cr = memchr(scanner->at, '\r', (size_t)(end - scanner->at));
+    return cr ? cr : end;
+}
+
 static bool looking_at(const struct scanner *scanner, const char *text)
 {
     size_t length = strlen(text);
@@ -176,7 +184,7 @@ static int skip_space(struct scanner *scanner)
         if (is_blank(*scanner->at) || *scanner->at == '\n') {
             move_to(scanner, scanner->at + 1);
         } else if (looking_at(scanner, "--") && !behind_name_mark(scanner)) {
-            move_to(scanner, end_of_line(scanner));
+            move_to(scanner, end_of_comment(scanner));
         } else if (looking_at(scanner, "/*")) {
             if (skip_block_comment(scanner) != 0) {
                 return -1;
@@ -203,7 +211,27 @@ static int skip_quoted(struct scanner *scanner, bool backslash_escapes)
     return 0;
 }
 
-/* Over E'...' and what continues it: a string behind white space with a newline in it. */
+/* The quote with which the string that ends here goes on: at once, or behind white space with the
+ * end of a line in it, comments included. NULL if it does not. */
+static const char *find_continuation(const struct scanner *scanner)
+{
+    struct scanner probe = *scanner;
+    bool line_ended = false;
+    while (probe.at < probe.end) {
+        if (looking_at(&probe, "--") && !behind_name_mark(&probe)) {
+            probe.at = end_of_comment(&probe);
+        } else if (is_blank(*probe.at) || *probe.at == '\n') {
+            line_ended |= *probe.at == '\n' || *probe.at == '\r';
+            probe.at++;
+        } else {
+            break;
+        }
+    }
+    bool goes_on = looking_at(&probe, "'") && (line_ended || probe.at == scanner->at);
+    return goes_on ? probe.at : NULL;
+}
+
+/* Over E'...' and what continues it. */
 static int skip_escape_string(struct scanner *scanner)
 {
     const char *next;
@@ -211,17 +239,12 @@ static int skip_escape_string(struct scanner *scanner)
         if (skip_quoted(scanner, true) != 0) {
             return -1;
         }
-        next = scanner->at;
-        while (next < scanner->end && (is_blank(*next) || *next == '\n')) {
-            next++;
+        next = find_continuation(scanner);
+        if (next) {
+            move_to(scanner, next);
         }
-        bool adjacent = next == scanner->at;
-        bool has_newline = memchr(scanner->at, '\n', (size_t)(next - scanner->at)) != NULL;
-        if (next == scanner->end || *next != '\'' || !(adjacent || has_newline)) {
-            return 0;
-        }
-        move_to(scanner, next);
-    } while (true);
+    } while (next);
+    return 0;
 }
 
 /* Over $tag$...$tag$, or the dollar alone if none begins here. */
@@ -245,7 +268,7 @@ static int skip_dollar(struct scanner *scanner)
     return 0;
 }
 
-/* Over an identifier, keyword or number; a dollar inside one does not begin a quote. */
+/* Over an identifier or keyword; a dollar inside one does not begin a quote. */
 static int skip_word(struct scanner *scanner)
 {
     const char *at = scanner->at;
@@ -267,10 +290,10 @@ static int skip_text(struct scanner *scanner)
     if (c == '$') {
         return skip_dollar(scanner);
     }
-    if (is_letter(c) || is_digit(c)) {
+    if (is_letter(c)) {
         return skip_word(scanner);
     }
-    scanner->at++;
+    scanner->at++; /* a digit, too: 1e'\'' is a number and an escape string, 1$$ opens a quote */
     return 0;
 }
 
