@@ -117,11 +117,11 @@ static void refuse(struct pool *pool, struct pool_waiter *waiter)
     loop_arm(pool->loop, &pool->telling, pool->loop->now, on_telling);
 }
 
-/* Sessions that serve those who wait, now or soon. */
+/* Sessions that serve those who wait, or could. */
 static uint32_t count_servers(const struct pool *pool)
 {
-    size_t count =
-        list_length(&pool->idle) + list_length(&pool->opening) + list_length(&pool->leaving);
+    size_t count = list_length(&pool->idle) + list_length(&pool->opening) +
+                   list_length(&pool->leaving) + shared_spare_sessions(pool->shared, pool->slot);
     const struct list *lent = &pool->lent;
     for (const struct list *item = lent->next; item != lent; item = item->next) {
         count += !list_entry((void *)item, struct pg, link)->pipeline.read_only;

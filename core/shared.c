@@ -133,6 +133,18 @@ uint32_t shared_count_sessions(struct shared *shared)
     return count;
 }
 
+uint32_t shared_spare_sessions(const struct shared *shared, const struct shared_worker *self)
+{
+    uint32_t used = 0;
+    uint32_t idle = 0;
+    for (uint32_t i = 0; i < shared->worker_count; i++) {
+        const struct shared_worker *worker = &shared->workers[i];
+        used += worker->sessions;
+        idle += worker == self ? 0 : worker->idle;
+    }
+    return idle + (used < shared->pool_max ? shared->pool_max - used : 0);
+}
+
 uint64_t shared_next_permit(struct shared *shared)
 {
     uint64_t next = DEADLINE_NEVER;

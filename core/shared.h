@@ -100,6 +100,10 @@ bool shared_take_session(struct shared *shared, struct shared_worker *worker);
 /* How many of the permits are out, those of dead workers included. */
 uint32_t shared_count_sessions(struct shared *shared);
 
+/* Sessions that `self` could have besides its own: free permits, and what is idle elsewhere.
+ * Without the lock: about so many. */
+uint32_t shared_spare_sessions(const struct shared *shared, const struct shared_worker *self);
+
 /* When the next permit of a dead worker returns by itself; DEADLINE_NEVER if none will. */
 uint64_t shared_next_permit(struct shared *shared);
 

@@ -542,6 +542,15 @@ static void test_overload(void)
         play("@100 -a +a");
     }
     diary[0] = '\0';
+    atomic_store(&shared->workers[1].idle, 1);
+    customers[4].waiter.deadline = loop.now + MILLISECONDS(150);
+    customers[5].waiter.deadline = loop.now + MILLISECONDS(150);
+    play("+e +f @1");
+    check_text(diary, "", "what another worker has idle counts");
+    play("-f -e");
+    atomic_store(&shared->workers[1].idle, 0);
+    customers[4].waiter.deadline = 0;
+    loop.now += MILLISECONDS(10);
     customers[1].waiter.deadline = loop.now + MILLISECONDS(99);
     customers[2].waiter.deadline = loop.now + MILLISECONDS(250);
     customers[3].waiter.deadline = loop.now + MILLISECONDS(199);

@@ -173,8 +173,8 @@ describe("a read that changes its session", function()
         local STATE = "select current_setting('search_path') as path, "
           .. "current_setting('default_transaction_read_only') as read_only"
         app.get("/set", function()
-          return app.db:query_row("select set_config('search_path', 'elsewhere', false)"
-            .. ", set_config('default_transaction_read_only', 'off', false)")
+          return app.db:query_row("select set_config('search_path', 'elsewhere', false) as path"
+            .. ", set_config('default_transaction_read_only', 'off', false) as read_only")
         end)
         app.get("/state", function() return app.db:query_row(STATE) end)
       ]] },
