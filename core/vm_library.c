@@ -12,6 +12,8 @@
 #include "log.h"
 #include "vm_parts.h"
 
+enum { PIECE = 64 * 1024 }; /* of a text that is compiled, between two looks at the clock */
+
 void vm_publish(lua_State *L, const char *name)
 {
     luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
@@ -53,6 +55,36 @@ static int print(lua_State *L)
     return 0;
 }
 
+/* The reader of a long text: hands out the string, upvalue 1, from the offset, upvalue 2, on. */
+static int read_piece(lua_State *L)
+{
+    size_t length;
+    const char *text = lua_tolstring(L, lua_upvalueindex(1), &length);
+    size_t offset = (size_t)lua_tointeger(L, lua_upvalueindex(2));
+    size_t size = length - offset < PIECE ? length - offset : PIECE;
+    vm_check_deadline(L);
+    lua_pushlstring(L, text + offset, size);
+    lua_pushinteger(L, (lua_Integer)(offset + size));
+    lua_replace(L, lua_upvalueindex(2));
+    return 1;
+}
+
+/* Puts a reader in place of a long text at index 1, so that compiling it looks at the clock. */
+static void read_in_pieces(lua_State *L)
+{
+    if (lua_type(L, 1) != LUA_TSTRING || lua_rawlen(L, 1) <= PIECE) {
+        return;
+    }
+    if (lua_isnil(L, 2)) {
+        lua_pushliteral(L, "=(load)");
+        lua_replace(L, 2);
+    }
+    lua_pushvalue(L, 1);
+    lua_pushinteger(L, 0);
+    lua_pushcclosure(L, read_piece, 2);
+    lua_replace(L, 1);
+}
+
 /* Lua's own load, kept as upvalue, but for text alone: bytecode can crash the process. */
 static int load(lua_State *L)
 {
@@ -61,6 +93,7 @@ static int load(lua_State *L)
     }
     lua_pushliteral(L, "t");
     lua_replace(L, 3);
+    read_in_pieces(L);
     lua_pushvalue(L, lua_upvalueindex(1));
     lua_insert(L, 1);
     lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);

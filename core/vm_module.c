@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include <lauxlib.h>
-#include <lua-cjson.h>
 #include <lua.h>
 
 #include "error.h"
@@ -213,7 +212,7 @@ void vm_preload_lua(struct vm *vm, const char *name, const char *text, size_t le
 
 void vm_open_modules(lua_State *L)
 {
-    lua_pushcfunction(L, luaopen_cjson);
+    lua_pushcfunction(L, vm_open_cjson);
     preload(L, "cjson");
     lua_pushcfunction(L, require);
     lua_setglobal(L, "require");

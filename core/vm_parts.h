@@ -40,6 +40,9 @@ void vm_open_utf8(struct lua_State *L);
 void vm_open_dates(struct lua_State *L);
 void vm_open_tables(struct lua_State *L);
 
+/* vm_cjson.c. The module "cjson". */
+int vm_open_cjson(struct lua_State *L);
+
 /* Makes the table on top of the stack the global and the loaded module `name`, and pops it. */
 void vm_publish(struct lua_State *L, const char *name);
 

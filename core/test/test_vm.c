@@ -269,6 +269,19 @@ static const struct row library_rows[] = {
      "function(e) return e .. '!' end)))",
      "late!"},
     {"cjson is at hand", "return require('cjson').encode({1, 2})", "[1,2]"},
+    {"load takes a long text", "return load('x = 1 ' .. ('x = x + 1 '):rep(50000) .. 'return x')()",
+     "50001"},
+    {"cjson does not take what doubles at each level",
+     "local t = {} for _ = 1, 100 do t = {t, t} end return require('cjson').encode(t)",
+     "cjson takes at most 4 MB, because it cannot be interrupted: use json"},
+    {"cjson does not take a long text",
+     "return require('cjson').new().decode('[' .. ('1,'):rep(3e6) .. '1]')",
+     "cjson takes at most 4 MB, because it cannot be interrupted: use json"},
+    {"cjson fills no huge holes",
+     "local c = require('cjson') c.encode_sparse_array(true, 0, 0) return c.encode({[1 << 30] = "
+     "1})",
+     "cjson takes at most 4 MB, because it cannot be interrupted: use json"},
+    {"cjson decodes", "local t = require('cjson').decode('{\"a\": [1, 2]}') return #t.a", "2"},
     {"modules are not searched while serving", "require 'nowhere'",
      "module 'nowhere' is not loaded: modules are loaded at start, so require it at the top of a "
      "script"},
@@ -638,6 +651,7 @@ static const struct {
     {"sort of long strings",
      "local s, t = ('x'):rep(1e6), {}\n"
      "for i = 1, 4 do t[i] = s .. i end for i = 5, 1e5 do t[i] = t[i % 4 + 1] end table.sort(t)"},
+    {"load of a long text", "local s = ('x = 1 '):rep(1e6) while true do pcall(load, s) end"},
     {"load of endless text", "load(function() return ' ' end)"},
 };
 
