@@ -577,12 +577,12 @@ void guard_init(struct guard *guard, size_t limit)
 
 size_t guard_pass(struct guard *guard, char *data, size_t size)
 {
-    size_t begin = 0;
+    size_t start = 0; /* of the present message */
     size_t at = 0;
     guard_forget(guard);
     while (at < size && guard->fault == ERROR_NONE) {
         enum place place = guard->place;
-        begin = place == PLACE_START ? at : begin;
+        start = place == PLACE_START ? at : start;
         size_t taken = readers[place](guard, data + at, size - at);
         at += taken;
         if (place <= PLACE_HEAD_END) {
@@ -590,7 +590,7 @@ size_t guard_pass(struct guard *guard, char *data, size_t size)
             check_limit(guard, place);
         }
     }
-    return guard->fault == ERROR_NONE ? size : begin;
+    return guard->fault == ERROR_NONE ? size : start;
 }
 
 void guard_forget(struct guard *guard)

@@ -22,8 +22,9 @@
 /* How long a client may go on sending after its last answer. */
 #define LINGER_TIME SECONDS(1)
 
-/* By descriptor, since recv() is told nothing else. */
-static struct {
+/* By descriptor, since recv() is told nothing else. The thread of the loop has clients, those in
+ * which libpq cancels have none. */
+static _Thread_local struct {
     struct client **of; /* owned; NULL where there is no client */
     size_t count;
 } clients;
