@@ -648,9 +648,22 @@ bool pg_release(struct pg *pg, bool cancel)
 
 static void on_open_timeout(struct timer *timer)
 {
+    struct pg *pg = pg_of_timer(timer);
     struct error err;
     error_set(&err, ERROR_UNAVAILABLE, "connecting to PostgreSQL took too long");
-    lost(pg_of_timer(timer), &err);
+    if (pg->conn && pg->target->host_count > 1) {
+        pg_target_pass_over(pg->target, pg->conn, pg->loop->now);
+    }
+    lost(pg, &err);
+}
+
+/* libpq goes on to the next host when one refuses, but would wait for one that does not answer
+ * until the last moment: each gets its share of the time. */
+static uint64_t share_of_time(const struct pg *pg, uint64_t deadline)
+{
+    int hosts = pg->target->host_count;
+    return hosts > 1 ? pg->loop->now + deadline_left(deadline, pg->loop->now) / (uint64_t)hosts
+                     : deadline;
 }
 
 static void count_notice(void *context, const PGresult *result)
@@ -739,7 +752,7 @@ static void step_connecting(struct pg *pg)
 static void begin_connecting(struct pg *pg, const struct pg_addresses *addresses)
 {
     pg->state = PG_CONNECTING;
-    pg->conn = pg_target_connect(pg->target, addresses);
+    pg->conn = pg_target_connect(pg->target, addresses, pg->loop->now);
     if (!pg->conn || PQstatus(pg->conn) == CONNECTION_BAD) {
         lost_later(pg);
         return;
@@ -783,7 +796,7 @@ static void begin_lookup(struct pg *pg)
     helper_submit(pg->helper, &lookup->job);
 }
 
-struct pg *pg_open(struct loop *loop, struct helper *helper, const struct pg_target *target,
+struct pg *pg_open(struct loop *loop, struct helper *helper, struct pg_target *target,
                    const struct pg_events *events, void *owner, uint64_t deadline)
 {
     struct pg *pg = memory_zalloc(sizeof *pg);
@@ -795,7 +808,7 @@ struct pg *pg_open(struct loop *loop, struct helper *helper, const struct pg_tar
     pg->owner = owner;
     pg->watch.fd = -1;
     pg->state = PG_RESOLVING;
-    loop_arm(loop, &pg->timer, deadline, on_open_timeout);
+    loop_arm(loop, &pg->timer, share_of_time(pg, deadline), on_open_timeout);
     if (target->resolve) {
         begin_lookup(pg);
     } else {

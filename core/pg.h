@@ -55,7 +55,7 @@ struct pg {
     enum pg_state state;
     struct loop *loop; /* borrowed, as the next four */
     struct helper *helper;
-    const struct pg_target *target;
+    struct pg_target *target;
     const struct pg_events *events;
     void *owner;
 
@@ -84,7 +84,7 @@ struct pg {
 };
 
 /* Begins to open a session, to be done by `deadline`. */
-struct pg *pg_open(struct loop *loop, struct helper *helper, const struct pg_target *target,
+struct pg *pg_open(struct loop *loop, struct helper *helper, struct pg_target *target,
                    const struct pg_events *events, void *owner, uint64_t deadline);
 
 /* IDLE -> CHECKING -> IDLE, or lost if the server does not answer for a second. */

@@ -11,7 +11,10 @@
 #include <libpq-fe.h>
 
 #include "arena.h"
+#include "deadline.h"
 #include "error.h"
+
+enum { PASSED_OVER_S = 60 };
 
 /* What we ask for where the user does not: a dead peer is noticed, and no time goes into Kerberos.
  */
@@ -91,6 +94,12 @@ static int list_count(const char *list)
     return count;
 }
 
+static int most_elements(const char *one, const char *other)
+{
+    int count = list_count(one);
+    return count > list_count(other) ? count : list_count(other);
+}
+
 int pg_target_init(struct pg_target *target, const char *conninfo, struct error *err)
 {
     memset(target, 0, sizeof *target);
@@ -119,6 +128,7 @@ int pg_target_init(struct pg_target *target, const char *conninfo, struct error 
 
     target->hosts = option(target, "host");
     target->ports = option(target, "port");
+    target->host_count = most_elements(target->hosts, option(target, "hostaddr"));
     for (int i = 0; !*option(target, "hostaddr") && i < list_count(target->hosts); i++) {
         char host[256];
         list_element(target->hosts, i, host, sizeof host);
@@ -190,16 +200,86 @@ void pg_target_resolve(const struct pg_target *target, struct pg_addresses *addr
     addresses->failed = !*addresses->ports;
 }
 
-struct pg_conn *pg_target_connect(const struct pg_target *target,
-                                  const struct pg_addresses *addresses)
+/* Passing over. */
+
+static bool is_passed_over(const struct pg_target *target, const struct pg_addresses *list, int i)
 {
+    char host[256], address[NI_MAXHOST], port[16];
+    list_element(list->hosts, i, host, sizeof host);
+    list_element(list->hostaddrs, i, address, sizeof address);
+    list_element(list->ports, i, port, sizeof port);
+    return strcmp(*host ? host : address, target->passed_host) == 0 &&
+           (!*port || strcmp(port, target->passed_port) == 0);
+}
+
+/* Where to begin in a list of `count` hosts; a name may stand there with several addresses. */
+static int first_host(const struct pg_target *target, const struct pg_addresses *list, int count)
+{
+    int first = 0;
+    for (int i = 0; i < count; i++) {
+        if (is_passed_over(target, list, i)) {
+            first = (i + 1) % count;
+        }
+    }
+    return first;
+}
+
+/* Copies `list`, beginning with its element `first`. An empty one stays empty. */
+static void rotate(const char *list, int first, int count, char *rotated)
+{
+    char element[256];
+    *rotated = '\0';
+    for (int i = 0; *list && i < count; i++) {
+        list_element(list, (first + i) % count, element, sizeof element);
+        append(rotated, element, i == 0);
+    }
+}
+
+/* The hosts in the order in which they are to be tried. */
+static void order_hosts(const struct pg_target *target, const struct pg_addresses *addresses,
+                        struct pg_addresses *ordered)
+{
+    struct pg_addresses list = {.failed = false};
+    if (addresses) {
+        list = *addresses;
+    } else {
+        snprintf(list.hosts, sizeof list.hosts, "%s", target->hosts);
+        snprintf(list.hostaddrs, sizeof list.hostaddrs, "%s", option(target, "hostaddr"));
+        snprintf(list.ports, sizeof list.ports, "%s", target->ports);
+    }
+    int count = most_elements(list.hosts, list.hostaddrs);
+    int first = first_host(target, &list, count);
+    rotate(list.hosts, first, count, ordered->hosts);
+    rotate(list.hostaddrs, first, count, ordered->hostaddrs);
+    rotate(list.ports, first, count, ordered->ports);
+}
+
+void pg_target_pass_over(struct pg_target *target, const struct pg_conn *conn, uint64_t now)
+{
+    snprintf(target->passed_host, sizeof target->passed_host, "%s", PQhost(conn));
+    snprintf(target->passed_port, sizeof target->passed_port, "%s", PQport(conn));
+    target->passed_until = now + SECONDS(PASSED_OVER_S);
+}
+
+static bool is_host_option(const char *keyword)
+{
+    return strcmp(keyword, "host") == 0 || strcmp(keyword, "hostaddr") == 0 ||
+           strcmp(keyword, "port") == 0;
+}
+
+struct pg_conn *pg_target_connect(const struct pg_target *target,
+                                  const struct pg_addresses *addresses, uint64_t now)
+{
+    struct pg_addresses ordered;
+    if (now < target->passed_until) {
+        order_hosts(target, addresses, &ordered);
+        addresses = &ordered;
+    }
     const char *keywords[PG_TARGET_OPTIONS + 1];
     const char *values[PG_TARGET_OPTIONS + 1];
     size_t n = 0;
     for (size_t i = 0; i < target->count; i++) {
-        bool replaced = addresses && (strcmp(target->keywords[i], "host") == 0 ||
-                                      strcmp(target->keywords[i], "port") == 0);
-        if (!replaced) {
+        if (!addresses || !is_host_option(target->keywords[i])) {
             keywords[n] = target->keywords[i];
             values[n++] = target->values[i];
         }

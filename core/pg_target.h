@@ -1,11 +1,13 @@
 /* Where the database is: the connection string, completed from libpq's environment and service
  * files, and the resolution of its host names apart from connecting, since libpq would block on
- * DNS. */
+ * DNS. Of several hosts, which libpq tries one after the other, one that does not answer at all is
+ * passed over for a while, since libpq would wait for it forever. */
 #ifndef MOONPOOL_PG_TARGET_H
 #define MOONPOOL_PG_TARGET_H
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct error;
 struct pg_conn;
@@ -19,6 +21,11 @@ struct pg_target {
     const char *hosts; /* borrowed from `values`; comma-separated, or "" */
     const char *ports; /* the same */
     bool resolve;      /* at least one host is a name */
+    int host_count;
+
+    char passed_host[256]; /* the one passed over */
+    char passed_port[16];
+    uint64_t passed_until; /* 0 if none is */
 };
 
 /* The hosts as libpq wants them once their names are resolved. Plain data, so that it can be filled
@@ -42,6 +49,10 @@ void pg_target_resolve(const struct pg_target *target, struct pg_addresses *addr
 /* Begins a connection (PQconnectStartParams); `addresses` may be NULL when there is nothing to
  * resolve. NULL only when out of memory. */
 struct pg_conn *pg_target_connect(const struct pg_target *target,
-                                  const struct pg_addresses *addresses);
+                                  const struct pg_addresses *addresses, uint64_t now);
+
+/* The host at which `conn` has come to does not answer: connections begun in the next minute begin
+ * with the one behind it. */
+void pg_target_pass_over(struct pg_target *target, const struct pg_conn *conn, uint64_t now);
 
 #endif

@@ -606,7 +606,7 @@ static void on_housework(struct timer *timer)
 }
 
 void pool_init(struct pool *pool, struct loop *loop, struct helper *helper,
-               const struct pg_target *target, struct shared *shared, struct shared_worker *slot,
+               struct pg_target *target, struct shared *shared, struct shared_worker *slot,
                const struct pool_options *options)
 {
     memset(pool, 0, sizeof *pool);

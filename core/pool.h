@@ -31,7 +31,7 @@ struct pool_options {
 struct pool {
     struct loop *loop; /* borrowed, as the next four */
     struct helper *helper;
-    const struct pg_target *target;
+    struct pg_target *target;
     struct shared *shared;
     struct shared_worker *slot;
     struct pool_options options;
@@ -66,7 +66,7 @@ struct pool_waiter {
 };
 
 void pool_init(struct pool *pool, struct loop *loop, struct helper *helper,
-               const struct pg_target *target, struct shared *shared, struct shared_worker *slot,
+               struct pg_target *target, struct shared *shared, struct shared_worker *slot,
                const struct pool_options *options);
 
 /* Closes what is left without waiting. Nobody may wait or hold a connection any more. */

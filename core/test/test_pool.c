@@ -19,7 +19,7 @@ static struct pg *sessions[SESSIONS]; /* oldest first */
 static size_t session_count;
 static unsigned faults; /* calls in a wrong state, and permits over the maximum */
 
-struct pg *pg_open(struct loop *loop, struct helper *helper, const struct pg_target *target,
+struct pg *pg_open(struct loop *loop, struct helper *helper, struct pg_target *target,
                    const struct pg_events *events, void *owner, uint64_t deadline)
 {
     struct pg *pg = memory_zalloc(sizeof *pg);
