@@ -18,6 +18,9 @@
 
 /* More in flight brings no more speed, but unread results pile up in libpq. */
 enum { WINDOW_ITEMS = 1000, WINDOW_BYTES = 1024 * 1024 };
+/* Statements from which on results are packed, and how far back one like them is looked for. */
+enum { LARGE_BATCH = 64, MOST_BACK = 16 };
+
 enum { FIRST_RING = 16, FIRST_SLOTS = 32, NAME_SIZE = 16, STACK_PARAMETERS = 16 };
 
 enum expectation_kind { EXPECT_PREPARED, EXPECT_ITEM, EXPECT_SYNC, EXPECT_OWN };
@@ -433,6 +436,21 @@ static void check_commit(struct batch *batch, size_t index, const struct pg_resu
     item_error(batch, index, &err);
 }
 
+/* The results of a large batch wait for each other, so that small ones are made smaller. */
+static struct pg_result *keep(struct batch *batch, size_t index, struct pg_result *result)
+{
+    const struct pg_result *like = NULL;
+    if (batch->count < LARGE_BATCH || batch->describe) {
+        return result;
+    }
+    for (size_t back = 1; back <= index && back <= MOST_BACK && !like; back++) {
+        const struct batch_item *before = &batch->items[index - back];
+        bool alike = before->statement == batch->items[index].statement;
+        like = alike && pg_result_is_packed(before->result) ? before->result : NULL;
+    }
+    return pg_result_pack(result, like);
+}
+
 static void take_success(struct pipeline *pipeline, struct batch *batch, size_t index,
                          struct pg_result *result)
 {
@@ -446,7 +464,7 @@ static void take_success(struct pipeline *pipeline, struct batch *batch, size_t 
     check_commit(batch, index, result);
     item->count = pg_result_count(result);
     if (pg_result_columns(result) > 0 || batch->describe) {
-        item->result = result;
+        item->result = keep(batch, index, result);
     } else {
         pg_result_free(result);
     }

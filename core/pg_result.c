@@ -7,31 +7,153 @@
 
 #include <libpq-fe.h>
 
+#include "arena.h"
 #include "error.h"
+
+/* Names and types of the columns of packed results: the first of them as libpq made it. */
+struct model {
+    PGresult *result; /* owned */
+    size_t users;
+};
+
+struct packed {
+    struct model *model; /* held */
+    int rows;
+    uint32_t ends[]; /* of each value's text with its NUL, from the start of the texts, which follow
+                        the ends; with IS_NULL if it is none */
+};
+
+/* Values, and bytes of libpq's: where it takes more, it is for the values. */
+enum { MOST_PACKED = 64, LARGEST_PACKED = 16 * 1024 };
+
+static const uint32_t IS_NULL = 1u << 31;
+
+/* Packed ones are told by the lowest bit of their address, which others do not have. */
+bool pg_result_is_packed(const struct pg_result *result)
+{
+    return ((uintptr_t)result & 1) != 0;
+}
+
+static struct packed *packed_of(const struct pg_result *result)
+{
+    return (struct packed *)((uintptr_t)result & ~(uintptr_t)1);
+}
+
+/* Who knows the columns. */
+static const PGresult *model_of(const struct pg_result *result)
+{
+    return pg_result_is_packed(result) ? packed_of(result)->model->result : result;
+}
+
+static size_t packed_values(const struct packed *packed)
+{
+    return (size_t)packed->rows * (size_t)PQnfields(packed->model->result);
+}
+
+static size_t texts_length(const struct packed *packed)
+{
+    size_t values = packed_values(packed);
+    return values ? packed->ends[values - 1] & ~IS_NULL : 0;
+}
+
+static void drop_model(struct model *model)
+{
+    model->users--;
+    if (model->users == 0) {
+        PQclear(model->result);
+        free(model);
+    }
+}
 
 void pg_result_free(struct pg_result *result)
 {
-    PQclear(result);
+    if (pg_result_is_packed(result)) {
+        drop_model(packed_of(result)->model);
+        free(packed_of(result));
+    } else {
+        PQclear(result);
+    }
+}
+
+static bool has_same_columns(const PGresult *result, const PGresult *other)
+{
+    int columns = PQnfields(result);
+    bool same = columns == PQnfields(other);
+    for (int i = 0; same && i < columns; i++) {
+        same = PQftype(result, i) == PQftype(other, i) &&
+               strcmp(PQfname(result, i), PQfname(other, i)) == 0;
+    }
+    return same;
+}
+
+static struct packed *make_packed(const PGresult *result)
+{
+    int rows = PQntuples(result), columns = PQnfields(result);
+    size_t values = (size_t)rows * (size_t)columns, length = 0, i = 0;
+    for (int row = 0; row < rows; row++) {
+        for (int column = 0; column < columns; column++) {
+            length += (size_t)PQgetlength(result, row, column) + 1;
+        }
+    }
+    struct packed *packed = memory_alloc(sizeof *packed + values * sizeof *packed->ends + length);
+    char *texts = (char *)(packed->ends + values);
+    uint32_t end = 0;
+    packed->rows = rows;
+    for (; i < values; i++) {
+        int row = (int)(i / (size_t)columns), column = (int)(i % (size_t)columns);
+        uint32_t size = (uint32_t)PQgetlength(result, row, column) + 1;
+        memcpy(texts + end, PQgetvalue(result, row, column), size);
+        end += size;
+        packed->ends[i] = end | (PQgetisnull(result, row, column) ? IS_NULL : 0);
+    }
+    return packed;
+}
+
+static bool is_worth_packing(const PGresult *result)
+{
+    size_t values = (size_t)PQntuples(result) * (size_t)PQnfields(result);
+    return values > 0 && values <= MOST_PACKED && PQresultMemorySize(result) < LARGEST_PACKED;
+}
+
+struct pg_result *pg_result_pack(struct pg_result *result, const struct pg_result *like)
+{
+    if (!is_worth_packing(result)) {
+        return result;
+    }
+    struct packed *packed = make_packed(result);
+    if (like && has_same_columns(model_of(like), result)) {
+        packed->model = packed_of(like)->model;
+        PQclear(result);
+    } else {
+        packed->model = memory_zalloc(sizeof *packed->model);
+        packed->model->result = result;
+    }
+    packed->model->users++;
+    return (struct pg_result *)((uintptr_t)packed | 1);
 }
 
 size_t pg_result_memory(const struct pg_result *result)
 {
+    if (pg_result_is_packed(result)) {
+        const struct packed *packed = packed_of(result);
+        return sizeof *packed + packed_values(packed) * sizeof *packed->ends + texts_length(packed);
+    }
     return PQresultMemorySize(result);
 }
 
 int pg_result_rows(const struct pg_result *result)
 {
-    return PQntuples(result);
+    return pg_result_is_packed(result) ? packed_of(result)->rows : PQntuples(result);
 }
 
 int pg_result_columns(const struct pg_result *result)
 {
-    return PQnfields(result);
+    return PQnfields(model_of(result));
 }
 
 const char *pg_result_name(const struct pg_result *result, int column)
 {
-    return PQfname(result, column);
+    return PQfname(model_of(result), column);
 }
 
 static bool is_repeated(const PGresult *result, int column)
@@ -46,10 +168,11 @@ static bool is_repeated(const PGresult *result, int column)
 
 const char *pg_result_twin(const struct pg_result *result)
 {
-    int columns = PQnfields(result);
+    const PGresult *model = model_of(result);
+    int columns = PQnfields(model);
     for (int column = 1; column < columns; column++) {
-        if (is_repeated(result, column)) {
-            return PQfname(result, column);
+        if (is_repeated(model, column)) {
+            return PQfname(model, column);
         }
     }
     return NULL;
@@ -57,11 +180,25 @@ const char *pg_result_twin(const struct pg_result *result)
 
 uint32_t pg_result_type(const struct pg_result *result, int column)
 {
-    return PQftype(result, column);
+    return PQftype(model_of(result), column);
+}
+
+static const char *packed_value(const struct packed *packed, size_t i, size_t *ret_length)
+{
+    uint32_t start = i ? packed->ends[i - 1] & ~IS_NULL : 0;
+    if (packed->ends[i] & IS_NULL) {
+        return NULL;
+    }
+    *ret_length = packed->ends[i] - start - 1;
+    return (const char *)(packed->ends + packed_values(packed)) + start;
 }
 
 const char *pg_result_value(const struct pg_result *result, int row, int column, size_t *ret_length)
 {
+    if (pg_result_is_packed(result)) {
+        size_t columns = (size_t)pg_result_columns(result);
+        return packed_value(packed_of(result), (size_t)row * columns + (size_t)column, ret_length);
+    }
     if (PQgetisnull(result, row, column)) {
         return NULL;
     }

@@ -3,6 +3,7 @@
 #ifndef MOONPOOL_PG_RESULT_H
 #define MOONPOOL_PG_RESULT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -11,6 +12,13 @@ struct pg_result;
 
 /* NULL is nothing to free. */
 void pg_result_free(struct pg_result *result);
+
+/* Takes over a result of few values and gives one in its place that takes as much memory as they
+ * do: libpq spends kilobytes on each. Only rows and columns are left of it, no tag. `like` is a
+ * packed result that may have the same columns, or NULL. Others are given back as they are. */
+struct pg_result *pg_result_pack(struct pg_result *result, const struct pg_result *like);
+
+bool pg_result_is_packed(const struct pg_result *result);
 
 /* Bytes it takes. */
 size_t pg_result_memory(const struct pg_result *result);

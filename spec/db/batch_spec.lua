@@ -6,6 +6,12 @@ local STATEMENTS = [[
 -- name: add_number :exec
 insert into numbers (n) values ($1);
 
+-- name: add_returning :one
+insert into numbers (n) values ($1) returning n, '' as empty, null::text as "null";
+
+-- name: get_kind :one
+select 'of number' as kind;
+
 -- name: get_number :one
 select n from numbers where n = $1;
 
@@ -91,6 +97,25 @@ app.post("/many/{count}", { deadline = 100 }, function(req)
       sum = sum + results[i]
     end
     return { n = results.n, sum = sum }
+  end)
+end)
+
+app.post("/returning/{count}", { deadline = 100 }, function(req)
+  return 200, db:transaction(function(tx)
+    for n = 1, math.tointeger(tonumber(req.params.count)) do
+      tx:queue("add_returning", n)
+      tx:queue("get_kind")
+    end
+    local results = tx:send_batch()
+    local seen = { n = results.n, sum = 0, empty = 0, null = 0, kind = 0 }
+    for i = 1, results.n, 2 do
+      local row = results[i]
+      seen.sum = seen.sum + row.n
+      seen.empty = seen.empty + (row.empty == "" and 1 or 0)
+      seen.null = seen.null + (row.null == nil and 1 or 0)
+      seen.kind = seen.kind + (results[i + 1].kind == "of number" and 1 or 0)
+    end
+    return seen
   end)
 end)
 
@@ -203,6 +228,14 @@ describe("a batch", function()
     assert.equal(300000, server.db:count("numbers"))
     if not support.environment.is_sanitized() then
       assert.is_true(peak_kilobytes() < 96 * 1024, peak_kilobytes() .. " kB")
+    end
+  end)
+
+  it("may have as many rows in its results", function()
+    local seen = post("/returning/100000")
+    assert.same({ n = 200000, sum = 5000050000, empty = 100000, null = 100000, kind = 100000 }, seen)
+    if not support.environment.is_sanitized() then
+      assert.is_true(peak_kilobytes() < 256 * 1024, peak_kilobytes() .. " kB")
     end
   end)
 
