@@ -51,12 +51,12 @@ class Ledger:
         self.told = {}  # username -> what its client was told, in words
         self.ids = []  # of users that are there
         self.outcomes = collections.Counter()  # (kind, status)
-        self.broken = 0  # requests whose connection broke before the answer
+        self.broken = []  # requests whose connection broke before the answer, in words
         self.latest = 0.0  # seconds past its deadline that an answer came
         self.findings = []
 
     def begin_epoch(self):
-        self.verdicts, self.told, self.ids, self.broken = {}, {}, [], 0
+        self.verdicts, self.told, self.ids, self.broken = {}, {}, [], []
 
     def find(self, words):
         self.findings.append(words)
@@ -95,8 +95,12 @@ class Client:
         self.ledger.outcomes[kind.name, describe(status, answer)] += 1
         if status is None:
             # Behind its deadline the server may cut a client off that has no answer yet.
-            self.ledger.broken += kind.name != "create and vanish" and late < 0
+            if kind.name != "create and vanish" and late < 0:
+                self.ledger.broken.append(f"{time.strftime('%H:%M:%S')} {kind.method} {path}, "
+                                          f"{-late:.2f} s before its deadline")
             return
+        if late > 0:
+            self._hang_up()  # the server may cut off whom it answers so late, behind the answer too
         self._judge(kind, path, status, answer, late)
         if kind in CREATES:
             self._note(kind, name, status, answer)
@@ -145,7 +149,10 @@ class Client:
                 await asyncio.sleep(self.random.uniform(0, 0.05))
                 self._hang_up(self.random.random() < 0.5)
                 return None, None
-            return await asyncio.wait_for(read_answer(self.streams[0]), PATIENCE)
+            status, answer, closes = await asyncio.wait_for(read_answer(self.streams[0]), PATIENCE)
+            if closes:
+                self._hang_up()
+            return status, answer
         except asyncio.TimeoutError:
             self.ledger.find(f"{kind.method} {path} was not answered in {PATIENCE} s")
         except (OSError, asyncio.IncompleteReadError):
@@ -174,13 +181,12 @@ def format_request(method, path, body):
 
 
 async def read_answer(reader):
+    """Status, decoded body, and whether the server closes the connection behind it."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode()
     lines = head.split("\r\n")
     headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
     body = await reader.readexactly(int(headers["content-length"]))
-    if headers.get("connection") == "close":
-        await reader.read()
-    return int(lines[0].split()[1]), json.loads(body)
+    return int(lines[0].split()[1]), json.loads(body), headers.get("connection") == "close"
 
 
 def is_unknown(answer):

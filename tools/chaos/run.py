@@ -126,7 +126,7 @@ class Run:
         for fault in wrong:
             ledger.find(fault)
         if ledger.broken and len(server.killed) == killed:
-            ledger.find(f"{ledger.broken} connections of clients broke, but no worker was killed")
+            ledger.find(f"connections of clients broke, but no worker was killed: {ledger.broken}")
         self.memory.append(sum(processes.private_bytes(pid) for pid in server.workers()))
         print(f"epoch {number}: {count} users, {collections.Counter(ledger.verdicts.values())}, "
               f"memory {self.memory[-1] / 1e6:.1f} MB", flush=True)
