@@ -18,8 +18,9 @@
 
 enum {
     MOST_CAPTURES = 32,
-    MOST_DEPTH = 200, /* of match() inside itself: each takes C stack */
-    RUN = 4096,       /* characters taken between two looks at the clock */
+    MOST_DEPTH = 200,          /* of match() inside itself: each takes C stack */
+    RUN = 4096,                /* characters taken between two looks at the clock */
+    SHORT_SUBJECT = 64 * 1024, /* bytes in which a plain text is looked for at once */
 };
 
 /* What the length of a capture says besides. */
@@ -483,11 +484,30 @@ static bool is_plain(const struct matcher *m)
     return true;
 }
 
+/* The first place of `wanted` in the subject from `s` on. What is long is gone over in runs. */
+static const char *find_bytes(struct matcher *m, const char *s, const char *wanted, size_t length)
+{
+    size_t left = (size_t)(m->subject_end - s);
+    if (left <= SHORT_SUBJECT || length == 0) {
+        return memmem(s, left, wanted, length);
+    }
+    for (; left >= length; left = (size_t)(m->subject_end - s)) {
+        size_t places = left - length + 1, run = places < SHORT_SUBJECT ? places : SHORT_SUBJECT;
+        const char *found = memchr(s, *wanted, run);
+        vm_work(m->L, m->vm, 1 + (found ? (size_t)(found - s) + length : run) / 16);
+        if (found && memcmp(found, wanted, length) == 0) {
+            return found;
+        }
+        s = found ? found + 1 : s + run;
+    }
+    return NULL;
+}
+
 static int find_plain(struct matcher *m, const char *from)
 {
     const char *wanted = m->pattern - m->anchored;
     size_t length = (size_t)(m->pattern_end - wanted);
-    const char *found = memmem(from, (size_t)(m->subject_end - from), wanted, length);
+    const char *found = find_bytes(m, from, wanted, length);
     if (!found) {
         luaL_pushfail(m->L);
         return 1;
