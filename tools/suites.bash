@@ -2,7 +2,8 @@
 # ./dev test: runs the suites, counts what each of them checked, and sums up. A suite that could not
 # run, or checked nothing, counts as one failure.
 
-readonly SUITE_TIMEOUT=6m # several times what the specs take with sanitizers
+readonly SUITE_TIMEOUT=6m # several times what a suite takes
+readonly SPEC_TIMEOUT=300 # seconds; several times what a spec file takes with sanitizers
 
 scratch=     # a temporary folder for cluster, counts and sanitizer reports
 total_passed=0
@@ -71,26 +72,47 @@ junit_totals() {
     ' <(sed 's/<testsuite /\n&/g' "$1" 2>/dev/null)
 }
 
-# suite_specs SUITE SERVER SPEC...: our output handler shows progress and keeps the counts in a file. A
-# run that does not come to its end is one failure more.
+# suite_specs SUITE SERVER SPEC...: each file in a process of its own, several at a time. A file that
+# does not come to its end is one failure more.
 suite_specs() {
-    local suite=$1 counts=$scratch/counts status=0 passed=0 failed=0 skipped=0 running=
+    local suite=$1 spec
+    local -a specs=()
     export MOONPOOL_BIN=$root/$2
     shift 2
     say "$suite"
-    rm -f "$counts"
-    run_child timeout --kill-after=10 "$SUITE_TIMEOUT" lua5.4 /usr/bin/busted --ignore-lua \
-        --output=tools/busted_progress.lua -Xoutput "$counts" "$@" || status=$?
-    if [[ -e $counts ]]; then
-        { read -r passed failed skipped && read -r running; } <"$counts" || true
+    spec_folder=$(mktemp -d "$scratch/specs.XXXXXX")
+    mapfile -t specs < <(find "$@" -name '*_spec.lua' | sort)
+    spec_passed=0 spec_failed=0 spec_skipped=0
+    if ((${#specs[@]})); then
+        run_child xargs -a <(printf '%s\n' "${specs[@]}") -P "$(nproc)" -n 1 \
+            tools/run_spec.bash "$spec_folder" "$SPEC_TIMEOUT" || true
+    fi
+    for spec in "${specs[@]}"; do
+        count_spec "$spec"
+    done
+    record "$suite" "$spec_passed" "$spec_failed" "$spec_skipped"
+}
+
+# Adds the counts of one file to spec_passed, spec_failed and spec_skipped.
+count_spec() {
+    local name=${1//\//_} passed=0 failed=0 skipped=0 status=1 running=
+    read -r status <"$spec_folder/$name.status" || true
+    if [[ -e $spec_folder/$name.counts ]]; then
+        { read -r passed failed skipped && read -r running; } <"$spec_folder/$name.counts" || true
     fi
     if [[ -n $running ]]; then
-        printf '\n  the specs ended, or took more than %s, in: %s\n' "$SUITE_TIMEOUT" "$running"
+        printf '\n  %s ended, or took more than %s s, in: %s\n' "$1" "$SPEC_TIMEOUT" "$running"
         failed=$((failed + 1))
+    elif ((passed + failed + skipped == 0)); then
+        printf '\n  %s checked nothing\n' "$1"
+        failed=1
     elif ((status != 0 && failed == 0)); then
+        printf '\n  %s ended with status %s\n' "$1" "$status"
         failed=1
     fi
-    record "$suite" "$passed" "$failed" "$skipped"
+    spec_passed=$((spec_passed + passed))
+    spec_failed=$((spec_failed + failed))
+    spec_skipped=$((spec_skipped + skipped))
 }
 
 # Lets everything that is built with sanitizers end at the first finding and leave a report of it,
