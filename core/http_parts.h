@@ -83,13 +83,23 @@ struct exchange {
     int status;           /* what the client was told; 0 if nothing */
 };
 
-/* http.c. The client's patience ends at `at`. */
+/* http_client.c. A client is made and ended with its connection. */
+struct client *client_create(struct http *http, struct MHD_Connection *connection);
+void client_destroy(struct client *client);
+
+/* The client's patience ends at `at`. */
 void client_set_due(struct client *client, uint64_t at);
 
 /* The first byte of a request has come. */
 void client_begin_head(struct client *client);
 
-/* The line in the access log. */
+/* An exchange is over. */
+void client_wait_for_next(struct client *client);
+
+/* MHD accepts nobody until a connection ends; the log says it once per while. */
+void http_fill_up(struct http *http, const char *how);
+
+/* http.c. The line in the access log. */
 void http_log_request(const struct exchange *exchange);
 
 /* http_input.c. What MHD reads from the client passes its guard from now on, or no longer does. */
