@@ -8,13 +8,21 @@ local SCRIPT = [[
 local app = require "moonpool"
 local score = require "score"
 
+local function queue_profile(tx, id, profile)
+  tx:queue("create_user_profile", id, profile.firstname, profile.lastname)
+end
+
+local function copy_profile(tx, id, profile)
+  tx:copy_from("user_profile", { "user_id", "firstname", "lastname" }, { { id, profile.firstname, profile.lastname } })
+end
+
 -- What `finish` queues goes with COMMIT.
-local function create(statement, finish)
+local function create(statement, add_profile, finish)
   return function(req)
     local user = req.body
     local id = app.db:transaction({ serialize = "users" }, function(tx)
       local row = tx:query_row("create_user", user.username, user.score)
-      tx:queue("create_user_profile", row.id, user.profile.firstname, user.profile.lastname)
+      add_profile(tx, row.id, user.profile)
       local users = tx:query("get_user_scores")
       for _, other in ipairs(users) do
         tx:queue(statement, other.id, score.formula(other.score, #users))
@@ -36,11 +44,12 @@ app.post("/alone", function()
   return 201, { count = app.db:exec("log_action", "alone") }
 end)
 
-app.post("/rows", create("update_user_score", function(tx, ...)
+app.post("/rows", create("update_user_score", queue_profile, function(tx, ...)
   tx:send_batch()
   tx:exec(...)
 end))
-app.post("/bulk", create("update_user_scores", function(tx, ...) tx:queue(...) end))
+app.post("/bulk", create("update_user_scores", queue_profile, function(tx, ...) tx:queue(...) end))
+app.post("/copy", create("update_user_scores", copy_profile, function(tx, ...) tx:queue(...) end))
 ]]
 
 local STATEMENTS = [[
@@ -132,6 +141,7 @@ end
 local FORMS = {
   ["with a statement per row"] = "/rows",
   ["with rows in bulk"] = "/bulk",
+  ["with rows by COPY"] = "/copy",
   ["in a group"] = "/users",
 }
 
