@@ -50,13 +50,17 @@ static int get_header(lua_State *L)
     return 1;
 }
 
-/* The headers by the names they came with; other ways to write a name are found too. */
+/* The headers by the names they came with; other ways to write a name are found too. Of one that
+ * came twice the first counts, however it is asked for. */
 static void push_headers(lua_State *L, struct request *request)
 {
     lua_createtable(L, 0, (int)request->header_count);
     for (size_t i = 0; i < request->header_count; i++) {
-        lua_pushstring(L, request->headers[i].value);
-        lua_setfield(L, -2, request->headers[i].name);
+        const struct header *header = &request->headers[i];
+        if (request_header(request, header->name) == header->value) {
+            lua_pushstring(L, header->value);
+            lua_setfield(L, -2, header->name);
+        }
     }
     lua_createtable(L, 0, 1);
     lua_pushvalue(L, 1);

@@ -52,6 +52,8 @@ local GOOD = {
   { "blanks around a value", get("X-Shown: \t a b \t \r\n"), { header = "a b" } },
   { "an empty value", get("X-Shown:\r\n"), { header = "" } },
   { "text beyond ASCII in a header", get("X-Shown: ż\r\n"), { header = "ż" } },
+  { "a header twice, the first of which counts", get("X-Shown: a\r\nX-Shown: b\r\n"), { header = "a" } },
+  { "a header twice in different cases", get("x-shown: a\r\nX-Shown: b\r\n"), { header = "a" } },
   { "a header name in any case", get("x-sHOWN: a\r\n"), { header = "a" } },
   { "a query of many fields", line("GET /show?" .. ("a&"):rep(500) .. "b=c HTTP/1.1"),
     { query = { a = "", b = "c" } } },
