@@ -11,8 +11,8 @@
 
 #include "buffer.h"
 
-/* Lines are written at the latest when this much waits. */
-enum { FLUSH_BYTES = 32 * 1024 };
+/* Lines are written at the latest when this much waits; a value longer than that is cut. */
+enum { FLUSH_BYTES = 32 * 1024, MOST_VALUE = 32 * 1024 };
 
 static const char *const level_names[] = {"debug", "info", "warn", "error"};
 
@@ -105,16 +105,33 @@ struct log_line log_begin(enum log_level level, const char *event)
     return line;
 }
 
+/* `length`, or less, so that whole UTF-8 characters are left. */
+static size_t cut(const char *value, size_t length)
+{
+    if (length <= MOST_VALUE) {
+        return length;
+    }
+    size_t shown = MOST_VALUE;
+    while (shown > 0 && (value[shown] & 0xc0) == 0x80) {
+        shown--;
+    }
+    return shown;
+}
+
 void log_bytes(struct log_line *line, const char *key, const char *value, size_t length)
 {
     if (!line->on) {
         return;
     }
+    size_t shown = cut(value, length);
     append_key(key);
-    if (style == LOG_TEXT && is_plain(value, length)) {
-        buffer_append(&pending, value, length);
+    if (style == LOG_TEXT && is_plain(value, shown)) {
+        buffer_append(&pending, value, shown);
     } else {
-        append_escaped(value, length);
+        append_escaped(value, shown);
+    }
+    if (shown < length) {
+        log_int(line, "cut_from", (int64_t)length);
     }
 }
 

@@ -17,7 +17,8 @@ void log_set_process(const char *name);
 bool log_enabled(enum log_level level);
 
 /* A line being built. Between log_begin() and log_end() any number of fields; a value is quoted
- * and escaped as the format needs it. A line below the level costs nothing: all calls ignore it. */
+ * and escaped as the format needs it, and cut where it is very long. A line below the level costs
+ * nothing: all calls ignore it. */
 struct log_line {
     bool on;
     bool urgent;

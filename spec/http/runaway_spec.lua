@@ -174,6 +174,11 @@ describe("a script", function()
     assert_alive()
   end)
 
+  it("that prints a megabyte gets a part of it into the log", function()
+    server:request("POST", "/work", { body = "print(('x'):rep(1e6)) return 1" })
+    assert.is_true(#server:wait_log(" print message=x+ cut_from=1000000") < 40000)
+  end)
+
   it("that never ends lets others be served meanwhile", function()
     local endless = server:begin("POST", "/run", { body = "while true do end" })
     for _ = 1, 5 do
