@@ -224,6 +224,16 @@ describe("a request", function()
     end)
   end
 
+  it("that comes byte by byte is served", function()
+    local connection = support.http.connect(server.url)
+    for byte in (post("Content-Length: 3\r\n", "abc") .. chunked("1\r\na\r\n0\r\n\r\n")):gmatch(".") do
+      connection:raw(byte)
+    end
+    assert.same({ body = "abc" }, assert(connection:receive()):json())
+    assert.same({ body = "a" }, assert(connection:receive()):json())
+    connection:close()
+  end)
+
   it("that is refused in pieces is refused as in one", function()
     for _, bytes in ipairs { get("nonsense\r\n"), post("Content-Length: x\r\n"), chunked("1\r\nab\r\n") } do
       local connection = support.http.connect(server.url)

@@ -9,16 +9,18 @@ local app = require "moonpool"
 
 app.get("/quick", function() return 200, { quick = true } end)
 app.post("/body", function(req) return 200, { bytes = #req.raw_body } end)
-app.get("/download/{bytes}", function(req) return 200, ("x"):rep(tonumber(req.params.bytes)) end)
+local LARGE = ("x"):rep(%d)
+app.get("/download", function() return 200, LARGE end)
 ]]
 
 local PACE = 0.1 -- seconds between two bytes
+local PIECE = 512 * 1024 -- bytes read at that pace
 local LARGE = 24 * 1024 * 1024 -- more than the kernel takes off the server's hands
 
 local function start(flags)
   return support.server.start {
     app = false,
-    scripts = { ["spec.lua"] = SCRIPT },
+    scripts = { ["spec.lua"] = SCRIPT:format(LARGE) },
     flags = table.move(flags, 1, #flags, 2, { "--no-watch" }),
   }
 end
@@ -101,15 +103,6 @@ describe("a client that sends slowly", function()
     check(connection, "slow")
   end)
 
-  it("is served when it makes it in time", function()
-    local connection = support.http.connect(server.url)
-    for byte in ("POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"):gmatch(".") do
-      connection:raw(byte)
-    end
-    assert.same({ bytes = 3 }, assert(connection:receive()):json())
-    connection:close()
-  end)
-
   it("does not make the server hang up on one that is silent", function()
     local silent, used = support.http.connect(server.url), support.http.connect(server.url)
     assert.equal(200, used:request("GET", "/quick").status)
@@ -123,12 +116,12 @@ end)
 
 describe("a client that does not read its answer", function()
   it("is cut off at the deadline", function()
-    local server = start { "--deadline", "500ms" }
+    local server = start { "--deadline", "1500ms" }
     finally(function() server:stop() end)
-    local connection = server:begin("GET", "/download/" .. LARGE)
+    local connection = server:begin("GET", "/download")
     local line = server:wait_log("request .*path=/download")
     assert.matches("status=200 .*error=deadline%-exceeded", line)
-    assert.is_true(tonumber(line:match("duration_ms=(%S+)")) >= 500)
+    assert.is_true(tonumber(line:match("duration_ms=(%S+)")) >= 1500)
     assert.is_true(read(connection, LARGE) < LARGE)
     connection:close()
     assert.equal(200, server:get("/quick").status)
@@ -138,14 +131,14 @@ end)
 describe("a client that reads its answer slowly", function()
   local server
 
-  setup(function() server = start { "--deadline", "300ms", "--send-timeout", "2s" } end)
+  setup(function() server = start { "--deadline", "1500ms", "--send-timeout", "2s" } end)
   teardown(function() server:stop() end)
 
   it("may go on after the deadline, with --send-timeout", function()
-    local connection = server:begin("GET", "/download/" .. LARGE)
+    local connection = server:begin("GET", "/download")
     local left = LARGE
     while left > 0 do
-      local count = read(connection, math.min(left, 1024 * 1024))
+      local count = read(connection, math.min(left, PIECE))
       assert.is_true(count > 0, "cut off with " .. left .. " bytes to go")
       left = left - count
       socket.sleep(PACE) -- this is what makes it slow
@@ -153,12 +146,12 @@ describe("a client that reads its answer slowly", function()
     connection:close()
     local line = server:wait_log("request .*path=/download")
     assert.is_nil(line:find("error=", 1, true))
-    assert.is_true(tonumber(line:match("duration_ms=(%S+)")) >= 300)
+    assert.is_true(tonumber(line:match("duration_ms=(%S+)")) >= 1500)
   end)
 
   it("is cut off when it takes nothing any more", function()
     local offset = #server:log()
-    local connection = server:begin("GET", "/download/" .. LARGE)
+    local connection = server:begin("GET", "/download")
     assert.equal(1000, read(connection, 1000))
     assert.matches("error=deadline%-exceeded", server:wait_log("request .*path=/download", offset))
     connection:close()
