@@ -282,12 +282,14 @@ static int send_run(struct pipeline *pipeline, struct pg_run *run, bool *ret_who
     struct batch *batch = run->batch;
     bool stop = batch->error.code != ERROR_NONE && !batch->isolate;
     size_t first = run->next;
-    while (!stop && run->next < batch->count && window_has_room(pipeline)) {
+    /* Behind the sealed ones may be rows of a :bulk statement that are still being gathered. */
+    size_t ready = run->open ? batch->sealed : batch->count;
+    while (!stop && run->next < ready && window_has_room(pipeline)) {
         if (send_item(pipeline, run) != 0) {
             return -1;
         }
     }
-    bool up_to_date = run->next == batch->count;
+    bool up_to_date = run->next == ready;
     *ret_whole = stop || (up_to_date && !run->open);
     if (*ret_whole) {
         run->synced = true;

@@ -60,7 +60,7 @@ for name, lanes in pairs { ["with lanes"] = "1", ["without lanes"] = "0" } do
         app = false,
         scripts = { ["spec.lua"] = SCRIPT },
         sql = { ["migrations/0900_spec.sql"] = MIGRATION },
-        flags = { "--pool-max", "2", "--lanes", lanes, "--no-watch" },
+        flags = { "--pool-max", "6", "--lanes", lanes, "--no-watch" },
       }
     end)
     teardown(function() server:stop() end)

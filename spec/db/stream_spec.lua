@@ -46,6 +46,18 @@ app.post("/mixed", function()
   end)
 end)
 
+app.post("/gathered", function()
+  return 200, run(function(tx)
+    for n = 1, 128 do tx:queue("select repeat('x', 1000 + $1::int) as text", n) end
+    for n = 1, 300 do
+      tx:queue("add_numbers", n)
+      spin(0.0003)
+    end
+    local results = tx:send_batch()
+    return { n = results.n, last = results[results.n] }
+  end)
+end)
+
 app.post("/failing/{slow}", function(req)
   local ok, err = pcall(run, function(tx)
     for n = 1, 2000 do
@@ -154,6 +166,13 @@ describe("a long batch of an open transaction", function()
   it("has its results in order, rows of :bulk statements among them", function()
     assert.same({ n = 1201, sum = 600 * 601 / 2, last = 400 }, post("/mixed"))
     assert.equal(1000, server.db:count("numbers"))
+  end)
+
+  it("leaves the rows of a run alone until all of them are there", function()
+    for _ = 1, 2 do
+      assert.same({ n = 129, last = 300 }, post("/gathered"))
+      server.db:exec("truncate numbers")
+    end
   end)
 
   for _, pace in ipairs { "quick", "slow" } do
