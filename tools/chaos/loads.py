@@ -111,6 +111,7 @@ class Client:
         if kind not in CREATES:
             return None
         return {"username": name, "score": NEW_SCORE, "raise": kind.name == "create and raise",
+                "copy": self.random.random() < 0.3,
                 "profile": {"firstname": "First", "lastname": "Last"}}
 
     def _judge(self, kind, path, status, answer, late):

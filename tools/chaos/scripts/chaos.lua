@@ -4,12 +4,22 @@ local score = require "score"
 
 local db = app.db
 
+local function add_profile(tx, id, user)
+  local profile = user.profile
+  if user.copy then
+    tx:copy_from("user_profile", { "user_id", "firstname", "lastname" },
+      { { id, profile.firstname, profile.lastname } })
+  else
+    tx:queue("create_user_profile", id, profile.firstname, profile.lastname)
+  end
+end
+
 -- The sample's create without a group.
 app.post("/chaos/users", function(req)
   local user = req.body
   local id = db:transaction({ serialize = "users" }, function(tx)
     local row = tx:query_row("create_user", user.username, user.score)
-    tx:queue("create_user_profile", row.id, user.profile.firstname, user.profile.lastname)
+    add_profile(tx, row.id, user)
     local users = tx:query("get_user_scores")
     for _, other in ipairs(users) do
       tx:queue("update_user_scores", other.id, score.formula(other.score, #users))
