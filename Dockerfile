@@ -5,8 +5,9 @@ RUN apt-get update \
         libpq-dev lua-cjson-dev meson ninja-build pkg-config \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /moonpool
-COPY meson.build ./
+COPY meson.build meson_options.txt ./
 COPY core core
+COPY fuzz fuzz
 RUN meson setup build --buildtype=release && ninja -C build moonpool
 
 FROM debian:bookworm-slim

@@ -3,16 +3,20 @@
 
 # build_in FOLDER MESON_OPTION...
 build_in() {
+    say "Building $1/"
+    setup_in "$@" && run_child ninja -C "$1"
+}
+
+# setup_in FOLDER MESON_OPTION...
+setup_in() {
     local folder=$1
     shift
-    say "Building $folder/"
     if [[ ! -e $folder/build.ninja ]]; then
         run_child meson setup "$folder" "$@" || return
     elif ! grep -qF "\"source\": \"$root\"" "$folder/meson-info/meson-info.json"; then
         # The checkout was moved or copied with its build, which knows the old place only.
         run_child meson setup --wipe "$folder" "$@" || return
     fi
-    run_child ninja -C "$folder"
 }
 
 build_release() {

@@ -6,8 +6,11 @@ readonly FUZZ_MINUTES=10
 readonly FUZZ_LONGEST_INPUT=2048
 
 build_fuzz() {
-    CC=clang build_in build-fuzz -Dfuzz=true --buildtype=debugoptimized \
-        -Db_sanitize=address,undefined -Db_lundef=false -Dc_args=-fno-sanitize-recover=undefined
+    say "Building build-fuzz/"
+    CC=clang setup_in build-fuzz -Dfuzz=true --buildtype=debugoptimized \
+        -Db_sanitize=address,undefined -Db_lundef=false \
+        -Dc_args=-fno-sanitize-recover=undefined &&
+        run_child ninja -C build-fuzz fuzz-targets
 }
 
 fuzz_targets() {
