@@ -666,17 +666,26 @@ static uint64_t share_of_time(const struct pg *pg, uint64_t deadline)
                      : deadline;
 }
 
-static void count_notice(void *context, const PGresult *result)
+/* One remark changes an outcome: a commit of which the server did not wait for the standby's
+ * confirmation. It is known by the function that makes it, in all languages. */
+static bool is_unconfirmed_commit(const PGresult *result)
+{
+    const char *function = PQresultErrorField(result, PG_DIAG_SOURCE_FUNCTION);
+    return function && strcmp(function, "SyncRepWaitForLSN") == 0;
+}
+
+static void on_notice(void *context, const PGresult *result)
 {
     struct pg *pg = context;
     pg->copy.notices++;
+    pg->pipeline.unconfirmed |= is_unconfirmed_commit(result);
 }
 
 static void begin_setup(struct pg *pg)
 {
     pg->state = PG_SETTING_UP;
     PQsetnonblocking(pg->conn, 1);
-    PQsetNoticeReceiver(pg->conn, count_notice, pg);
+    PQsetNoticeReceiver(pg->conn, on_notice, pg);
     if (!PQsendQuery(pg->conn, setup_sql)) {
         lost_with_message(pg, "could not set up the session");
         return;

@@ -576,11 +576,24 @@ static void end_expectation(struct pipeline *pipeline)
     }
 }
 
+/* The server has committed, but ended the wait for its standby, perhaps because we cancelled it. */
+static void doubt_commit(struct pg_run *run)
+{
+    if (run->batch->error.code == ERROR_NONE) {
+        error_set(&run->batch->error, ERROR_OUTCOME_UNKNOWN,
+                  "it was committed, but no standby has confirmed it");
+    }
+}
+
 /* A Sync has come: the end of a run, if it is not one of those in between. */
 static void end_segment(struct pipeline *pipeline)
 {
     struct pg_run *run = pipeline->expected[pipeline->head].run;
     pop_expectation(pipeline);
+    if (run && pipeline->unconfirmed) {
+        doubt_commit(run);
+    }
+    pipeline->unconfirmed = false;
     if (run) {
         finish_run(pipeline, run);
     }

@@ -52,6 +52,7 @@ struct pipeline {
     struct pg_run *sending; /* the first run that is not wholly sent; NULL if all are */
     bool read_only;         /* the session was set to read only transactions: a lane's */
     bool unsynced;          /* pipeline_sync() waits for a run that is not wholly sent */
+    bool unconfirmed;       /* the commit of the segment under way was not confirmed by a standby */
     bool traces;            /* what ran on it may have left something behind in the session */
     bool retire; /* the session is of no more use: an error said so (57P01, 25006, 08), or it cannot
                     be made clean */

@@ -19,6 +19,10 @@ app.get("/commit", { deadline = 1 }, function()
   db:transaction(function(tx) tx:exec("insert into notes values ('committed')") end)
   return {}
 end)
+app.get("/patient-commit", { deadline = 30 }, function()
+  db:transaction(function(tx) tx:exec("insert into notes values ('committed')") end)
+  return {}
+end)
 app.get("/late", { deadline = 0.3 }, function() db:query("select pg_sleep(60)") end)
 app.get("/late-in-transaction", { deadline = 0.3 }, function()
   db:transaction(function(tx)
@@ -72,7 +76,7 @@ begin
 end $$
 ]]
 
-local function gauge(server, name)
+local function metric(server, name)
   local text = support.http.request(server.admin_url, "GET", "/metrics").body
   return tonumber(text:match("\nmoonpool_" .. name .. " (%S+)"))
 end
@@ -120,8 +124,8 @@ end
 -- So many can work at the same time.
 local function assert_whole(server, count)
   support.eventually("the pool to be at rest", function()
-    return gauge(server, "pool_waiting") == 0 and gauge(server, "requests_in_flight") == 0
-      and gauge(server, "pool_sessions") == count_sessions(server, "true")
+    return metric(server, "pool_waiting") == 0 and metric(server, "requests_in_flight") == 0
+      and metric(server, "pool_sessions") == count_sessions(server, "true")
   end)
   local answers = support.http.at_once(server.url, count, function() return "GET", "/hold" end, function()
     support.eventually("all permits to be in use", function()
@@ -232,10 +236,40 @@ describe("sessions that PostgreSQL cannot end", function()
     return math.tointeger(pid)
   end
 
+  local function cancel_waiting()
+    server.db:exec "select pg_cancel_backend(pid) from pg_stat_activity where wait_event = 'SyncRep'"
+  end
+
+  it("because a standby is away are not said to have committed", function()
+    finally(function() standby("") end)
+    standby("nobody")
+    support.eventually("a write that waits", function()
+      local answer = server:get("/write")
+      return answer.status ~= 200 and support.problem(answer, 500, "outcome-unknown")
+    end)
+    support.eventually("nobody to wait", function() return waiting_commits() == 0 end)
+  end)
+
+  it("because a standby is away tell it when the wait is cancelled by hand", function()
+    finally(function() standby("") end)
+    standby("nobody")
+    local connection
+    support.eventually("a commit that waits", function()
+      connection = server:begin("GET", "/patient-commit")
+      support.eventually("it to wait or end", function()
+        return waiting_commits() > 0 or metric(server, "requests_in_flight") == 0
+      end)
+      return waiting_commits() > 0
+    end)
+    cancel_waiting()
+    support.problem(assert(connection:receive()), 500, "outcome-unknown")
+    connection:close()
+  end)
+
   -- A COMMIT that waits for a standby, and a backend that is stopped.
   it("hold their permits until they have ended", function()
     standby("nobody")
-    local written = 0
+    local before, written = server.db:count("notes"), 0
     support.eventually("two commits to wait", function()
       written = written + 1
       local answer = server:get("/commit")
@@ -255,6 +289,6 @@ describe("sessions that PostgreSQL cannot end", function()
     support.shell.must("kill -CONT " .. stopped)
     standby("")
     assert_whole(server, 4)
-    assert.equal(written, server.db:count("notes"))
+    assert.equal(before + written, server.db:count("notes"))
   end)
 end)
