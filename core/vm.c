@@ -147,13 +147,41 @@ static enum vm_outcome outcome_of(const struct vm *vm, int status)
     return clock_now() >= vm->deadline ? VM_EXPIRED : VM_PREEMPTED;
 }
 
+/* C code takes memory for its buffers without collecting garbage first, as Lua would, so there must
+ * be room before it runs: beyond one half of what there may be, all is collected once a second, and
+ * whenever a quarter has come to it. */
+static void make_room(struct vm *vm)
+{
+    if (vm->memory <= vm->memory_limit / 2) {
+        return;
+    }
+    uint64_t now = clock_now();
+    if (vm->memory - vm->memory / 5 > vm->live || now >= vm->collected_at + SECONDS(1)) {
+        lua_gc(vm->lua, LUA_GCCOLLECT);
+        vm->live = vm->memory;
+        vm->collected_at = now;
+    }
+}
+
+/* What a request leaves that used up the memory is garbage now. */
+static void note_end(struct vm *vm, enum vm_outcome outcome)
+{
+    if ((outcome == VM_FAILED || outcome == VM_EXPIRED) &&
+        vm->memory > vm->memory_limit - vm->memory_limit / 8) {
+        vm->live = 0;
+    }
+}
+
 enum vm_outcome vm_resume(struct vm *vm, lua_State *thread, int count, uint64_t deadline,
                           int *ret_count)
 {
+    make_room(vm);
     vm_enter(vm, thread, clock_now() + SLICE, deadline);
     int status = lua_resume(thread, vm->lua, count, ret_count);
     vm_leave(vm);
-    return outcome_of(vm, status);
+    enum vm_outcome outcome = outcome_of(vm, status);
+    note_end(vm, outcome);
+    return outcome;
 }
 
 bool vm_reset_thread(struct vm *vm, lua_State *thread)

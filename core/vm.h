@@ -19,6 +19,8 @@ struct vm {
     void *owner;                 /* borrowed; whatever its maker wants to find again by vm_of() */
     size_t memory;               /* bytes in use */
     size_t memory_limit;         /* bytes; beyond it Lua raises "not enough memory" */
+    size_t live;                 /* bytes left by the last collection for want of room */
+    uint64_t collected_at;       /* when that was */
     struct vm_blocks blocks;
 
     /* The watch over running code; written by vm_enter() and vm_leave(), read by the signal. */

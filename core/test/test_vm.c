@@ -303,6 +303,9 @@ static void test_memory(void)
         "local t = {}; while true do t[#t + 1] = {} end",
         "return #('x'):rep(1 << 29)",
         "local s = 'x'; while true do s = s .. s end",
+        "local t = {} for i = 1, 1e9 do t[i] = coroutine.create(print) end",
+        "return (('x'):rep(1e6)):gsub('x', ('y'):rep(100))",
+        "return table.concat({('x'):rep(1e7)}, ('y'):rep(1e7), 1, 1) .. ('x'):rep(2e7)",
         "local function f() return f() + 1 end; local t = {} for i = 1, 1e9 do t[i] = i end",
     };
     struct vm *vm = make_vm();
@@ -314,6 +317,8 @@ static void test_memory(void)
         check(vm->memory <= MEMORY_LIMIT, "bomb %zu stays under the limit", i + 1);
         check(vm_reset_thread(vm, thread), "the thread of bomb %zu can be reused", i + 1);
         lua_settop(vm->lua, 0);
+        run = run_thread(vm, start(vm, "return #('x'):rep(1 << 22)"), clock_now() + PATIENCE);
+        check_text(run.result, "4194304", "there is memory for the next after bomb %zu", i + 1);
     }
     struct run run =
         run_thread(vm, start(vm, "return #('x'):rep(1 << 20)"), clock_now() + PATIENCE);
@@ -323,6 +328,24 @@ static void test_memory(void)
                "a script can catch the error of memory");
     struct error err;
     check(!vm_create(4096, &err) && err.code == ERROR_MEMORY, "a tiny limit is an error");
+}
+
+/* Garbage of one request is no reason to refuse the next what it needs. */
+static void test_room(void)
+{
+    static const char filling[] =
+        "local t = {}\n"
+        "while collectgarbage('count') < 29 * 1024 do t[#t + 1] = ('x'):rep(1e5) .. #t end\n"
+        "error 'full'";
+    struct vm *vm = make_vm();
+    for (int i = 0; i < 3; i++) {
+        run_thread(vm, start(vm, filling), clock_now() + PATIENCE);
+        lua_settop(vm->lua, 0);
+        struct run run =
+            run_thread(vm, start(vm, "return #('x'):rep(1 << 22)"), clock_now() + PATIENCE);
+        check_text(run.result, "4194304", "there is room after a request that filled the memory");
+    }
+    vm_destroy(vm);
 }
 
 /* ---- modules ---- */
@@ -816,6 +839,7 @@ int main(void)
     test_random();
     test_print();
     test_memory();
+    test_room();
     test_load();
     test_load_errors();
     CHECK_ROWS(coroutine_rows);
