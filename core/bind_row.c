@@ -231,7 +231,6 @@ void bind_row_push_first(lua_State *L, struct pg_result **result)
         *result = NULL;
         return;
     }
-    bind_row_check_columns(L, *result);
     struct unread *unread = keep(L, handling, result);
     push_unread(L, unread);
     if (handling->unread_count > MOST_UNREAD) {

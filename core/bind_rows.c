@@ -71,7 +71,6 @@ void bind_rows_push(lua_State *L, struct pg_result **result)
     rows->holding.release = release;
     rows->vm = vm_of(L);
     luaL_setmetatable(L, type_name);
-    bind_row_check_columns(L, *result);
     if (!vm_charge(rows->vm, bytes)) {
         bind_row_refuse_memory(L);
     }

@@ -60,8 +60,9 @@ static const char *skip_authority(const char *target)
 static void split_target(struct request *request, const char *target)
 {
     const char *local = skip_authority(target);
-    const char *root = local != target && *local != '/' ? "/" : "";
-    char *path = arena_printf(&request->arena, "%s%s", root, local);
+    bool rootless = local != target && *local != '/';
+    char *path = rootless ? arena_printf(&request->arena, "/%s", local)
+                          : arena_strdup(&request->arena, local);
     char *mark = strchr(path, '?');
     if (mark) {
         *mark = '\0';

@@ -178,6 +178,20 @@ static void fill_arrays(struct parameter_arrays *arrays, const struct batch_item
     }
 }
 
+/* "m" and the serial: for every statement sent, so without printf. */
+static void write_name(char name[NAME_SIZE], uint32_t serial)
+{
+    char digits[NAME_SIZE];
+    char *first = digits + sizeof digits;
+    *--first = '\0';
+    do {
+        *--first = (char)('0' + serial % 10);
+        serial /= 10;
+    } while (serial);
+    *--first = 'm';
+    strcpy(name, first);
+}
+
 static int prepare_if_needed(struct pipeline *pipeline, struct pg_run *run,
                              const struct statement *statement, char name[NAME_SIZE])
 {
@@ -186,7 +200,7 @@ static int prepare_if_needed(struct pipeline *pipeline, struct pg_run *run,
     if (fresh) {
         prepared->serial = ++pipeline->last_serial;
     }
-    snprintf(name, NAME_SIZE, "m%u", prepared->serial);
+    write_name(name, prepared->serial);
     if (fresh) {
         if (!PQsendPrepare(pipeline->conn, name, statement->sql, 0, NULL)) {
             return -1;
