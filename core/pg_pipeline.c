@@ -641,16 +641,17 @@ int pipeline_read(struct pipeline *pipeline)
 }
 
 /* COMMIT's tag has come: what is lost behind it changes nothing. */
-static bool is_committed(const struct batch *batch)
+static bool is_committed(const struct pipeline *pipeline, const struct batch *batch)
 {
-    return batch->commit && batch->items[batch->count - 1].state == ITEM_DONE;
+    return batch->commit && batch->items[batch->count - 1].state == ITEM_DONE &&
+           !pipeline->unconfirmed;
 }
 
 void pipeline_fail(struct pipeline *pipeline, const struct error *err)
 {
     while (!list_is_empty(&pipeline->runs)) {
         struct pg_run *run = list_entry(pipeline->runs.next, struct pg_run, link);
-        if (run->batch->error.code == ERROR_NONE && !is_committed(run->batch)) {
+        if (run->batch->error.code == ERROR_NONE && !is_committed(pipeline, run->batch)) {
             run->batch->error = *err;
         }
         list_remove(&run->link);

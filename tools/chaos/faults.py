@@ -130,8 +130,8 @@ def play(stage, random, until):
         stage.note(fault.__name__)
         try:
             fault(stage, random)
-        except Failed:
-            names.append("none")  # PostgreSQL was away: this fault could not come to pass
+        except (Failed, ProcessLookupError):
+            names.append("none")  # what it was to break was gone already
         time.sleep(random.uniform(0.1, 0.8))
     return names
 

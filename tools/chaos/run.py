@@ -127,7 +127,7 @@ class Run:
             ledger.find(fault)
         if ledger.broken and len(server.killed) == killed:
             ledger.find(f"connections of clients broke, but no worker was killed: {ledger.broken}")
-        self.memory.append(sum(processes.private_bytes(pid) for pid in server.workers()))
+        self.memory.append(sum(memory_of(pid) for pid in server.workers()))
         print(f"epoch {number}: {count} users, {collections.Counter(ledger.verdicts.values())}, "
               f"memory {self.memory[-1] / 1e6:.1f} MB", flush=True)
 
@@ -165,6 +165,13 @@ class Run:
               f"{max(0, ledger.latest):.2f} s past its deadline, workers killed "
               f"{len(self.stage.server.killed)}")
         print(f"seed {self.arguments.seed}: {len(ledger.findings)} findings")
+
+
+def memory_of(pid):
+    try:
+        return processes.private_bytes(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        return 0  # it has just been killed
 
 
 def main():
