@@ -241,7 +241,8 @@ describe("a transaction among others", function()
   it("is tried again after a deadlock", function()
     local other = server.db:session()
     finally(function() other:close() end)
-    local connection = begin("/deadlock/1")
+    -- It may be at the rows again before the other one is, and meet it once more.
+    local connection = begin("/deadlock/20")
     wait_at_gate(1)
     other:exec("begin; set local deadlock_timeout = '60s'; update counters set n = n + 1 where id = 2")
     other.pipe:write("update counters set n = n + 1 where id = 1;\n")
@@ -251,7 +252,7 @@ describe("a transaction among others", function()
     end)
     gate:exec("commit")
     other:exec("commit")
-    assert.same({ attempts = 2 }, json(finish(connection)))
+    assert.is_true(json(finish(connection)).attempts >= 2)
     assert.equal("11,11", server.db:exec("select string_agg(n::text, ',') from counters"))
   end)
 
@@ -270,7 +271,8 @@ describe("a transaction among others", function()
     other:exec("begin isolation level serializable; update counters set n = 7 where id = 1")
     local connection = server:begin("GET", "/count")
     support.eventually("the transaction to wait for a safe snapshot", function()
-      return server.db:value("select count(*) from pg_stat_activity where wait_event = 'SafeSnapshot'") == 1
+      return server.db:value([[select count(*) from pg_stat_activity
+        where datname = current_database() and wait_event = 'SafeSnapshot']]) == 1
     end)
     other:exec("commit")
     assert.same({ n = 0 }, json(finish(connection)))
@@ -308,7 +310,7 @@ describe("a transaction among others", function()
     assert.same({ n = 0 }, post("/key", { key = "account:18" }))
     assert.equal(200, server:get("/ping").status)
     assert.is_true(server.db:value("select count(*) from pg_stat_activity where query like '%hashtextextended%' "
-      .. "and state = 'active' and pid <> pg_backend_pid()") <= 2)
+      .. "and datname = current_database() and state = 'active' and pid <> pg_backend_pid()") <= 2)
     server.db:exec("update counters set n = 9 where id = 1")
     gate:exec("commit")
     for _, connection in ipairs(waiting) do
