@@ -176,7 +176,10 @@ describe("a create whose connection to the database breaks at any message", func
     end)
   end
 
+  -- How many messages come back when all statements have been prepared.
   local function count_back(path, trigger)
+    assert.equal(201, server:post(path, books.user("first")).status)
+    books.reset(session)
     server.proxy:arm { "none", "back", 0, trigger }
     assert.equal(201, server:post(path, books.user("counted")).status)
     books.reset(session)
