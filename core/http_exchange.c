@@ -74,7 +74,9 @@ void exchange_enter(struct exchange *exchange, enum stage stage)
     } else if (stage == STAGE_HANDLING) {
         client->http->handling++;
     } else if (stage == STAGE_ANSWERED) {
-        client_set_due(client, request->deadline + SEND_GRACE);
+        /* Whatever held the worker up until now, the answer gets its time. */
+        uint64_t now = client->http->loop->now;
+        client_set_due(client, (now > request->deadline ? now : request->deadline) + SEND_GRACE);
     }
 }
 
