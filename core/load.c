@@ -127,14 +127,12 @@ static void take_description(struct generation *generation, const struct batch_i
     statement->described = true;
 }
 
-/* Types made by CREATE TYPE have oids from here on; whether one is an array is not known here. */
-enum { FIRST_USER_TYPE = 16384 };
-
 static void check_bulk(struct load_check *check, const struct statement *statement)
 {
     for (uint16_t i = 0; statement->kind == STATEMENT_BULK && i < statement->parameter_count; i++) {
         uint32_t type = statement->parameter_types[i];
-        if (type < FIRST_USER_TYPE && pgtype_classify(type, NULL) != PGTYPE_ARRAY &&
+        /* Whether a type of the user's is an array is not known here. */
+        if (type < PGTYPE_FIRST_USER_TYPE && pgtype_classify(type, NULL) != PGTYPE_ARRAY &&
             check->error.code == ERROR_NONE) {
             error_set(
                 &check->error, ERROR_SCRIPT,

@@ -14,6 +14,7 @@
 #include "bulk.h"
 #include "error.h"
 #include "pg_result.h"
+#include "pgtype.h"
 #include "statement.h"
 
 /* More in flight brings no more speed, but unread results pile up in libpq. */
@@ -192,6 +193,23 @@ static void write_name(char name[NAME_SIZE], uint32_t serial)
     strcpy(name, first);
 }
 
+/* Parameters are encoded for the types that were described, so the server is told these: of its own
+ * it would take those that the columns have by now. Types of the user's travel as text, and may
+ * have been made anew. */
+static int send_preparation(struct pipeline *pipeline, const struct statement *statement,
+                            const char *name)
+{
+    int count = statement->described ? statement->parameter_count : 0;
+    Oid *types = memory_alloc((size_t)(count + 1) * sizeof *types);
+    for (int i = 0; i < count; i++) {
+        uint32_t type = statement->parameter_types[i];
+        types[i] = type < PGTYPE_FIRST_USER_TYPE ? type : 0;
+    }
+    int sent = PQsendPrepare(pipeline->conn, name, statement->sql, count, types);
+    free(types);
+    return sent ? 0 : -1;
+}
+
 static int prepare_if_needed(struct pipeline *pipeline, struct pg_run *run,
                              const struct statement *statement, char name[NAME_SIZE])
 {
@@ -202,7 +220,7 @@ static int prepare_if_needed(struct pipeline *pipeline, struct pg_run *run,
     }
     write_name(name, prepared->serial);
     if (fresh) {
-        if (!PQsendPrepare(pipeline->conn, name, statement->sql, 0, NULL)) {
+        if (send_preparation(pipeline, statement, name) != 0) {
             return -1;
         }
         expect(pipeline, EXPECT_PREPARED, run, statement->key);

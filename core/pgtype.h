@@ -25,6 +25,9 @@ enum pgtype_class {
     PGTYPE_ARRAY,
 };
 
+/* Types made by CREATE TYPE have oids from here on. */
+enum { PGTYPE_FIRST_USER_TYPE = 16384 };
+
 /* `ret_element` receives the type of the elements for PGTYPE_ARRAY; may be NULL. */
 enum pgtype_class pgtype_classify(uint32_t type, uint32_t *ret_element);
 
