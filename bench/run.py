@@ -27,6 +27,7 @@ def parse_arguments():
     parser.add_argument("--quick", action="store_true",
                         help="a selection, once, in less than two minutes: to see that it works")
     parser.add_argument("--only", type=names, help="workloads, as in W1,W2,memory")
+    parser.add_argument("--match", default="", help="cases whose titles contain this, as in 1,000")
     parser.add_argument("--subjects", type=names, help="subjects, as in moonpool,go")
     parser.add_argument("--repetitions", type=int, help="of each measurement")
     parser.add_argument("--seconds", type=int, help="that a measurement takes")
@@ -68,7 +69,8 @@ def chosen_subjects(arguments):
 
 def chosen_cases(arguments, plan):
     return [case for case in workloads.all_cases(plan)
-            if not arguments.only or case.workload in arguments.only]
+            if (not arguments.only or case.workload in arguments.only)
+            and arguments.match in case.title]
 
 
 def say(words):
