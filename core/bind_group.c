@@ -127,6 +127,24 @@ static void push_input(lua_State *L, struct group_lead *lead, int index)
     }
 }
 
+static int go_on_gather(lua_State *L, int status, lua_KContext context);
+
+/* gather(most): returns when there is no more company to wait for. Nobody tells the leader of those
+ * that come, so it looks again every millisecond. */
+static int gather(lua_State *L)
+{
+    uint64_t left = group_linger(check_lead(L), (int)luaL_checkinteger(L, 1));
+    if (left == 0) {
+        return 0;
+    }
+    return handling_sleep(L, handling_of(L), left < 1000 ? left : 1000, go_on_gather);
+}
+
+static int go_on_gather(lua_State *L, int status, lua_KContext context)
+{
+    return gather(L);
+}
+
 /* take(most) -> inputs */
 static int take(lua_State *L)
 {
@@ -234,9 +252,9 @@ static int refuse(lua_State *L)
 }
 
 static const luaL_Reg functions[] = {
-    {"register", add_group},   {"join", join},     {"take", take},
-    {"encode", encode_output}, {"seal", seal},     {"answer", answer},
-    {"failure", failure},      {"refuse", refuse}, {NULL, NULL},
+    {"register", add_group},   {"join", join}, {"gather", gather}, {"take", take},
+    {"encode", encode_output}, {"seal", seal}, {"answer", answer}, {"failure", failure},
+    {"refuse", refuse},        {NULL, NULL},
 };
 
 int bind_group_open(lua_State *L)

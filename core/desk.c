@@ -7,6 +7,9 @@
 #include <stdio.h>
 #include <string.h>
 
+/* How long a group may wait for company: see desk_linger(). */
+enum { LINGER_SHARE = 8, LINGER_MOST = 2000 };
+
 /* A worker that died under the lock may have written a state or its count, but not the other. */
 static void recount(struct desk *desk)
 {
@@ -259,12 +262,26 @@ void desk_answer(struct desk *desk, int index, const char *data, size_t length,
     unlock(desk);
 }
 
-void desk_note(struct desk *desk, int group, uint64_t duration)
+void desk_note(struct desk *desk, int group, uint64_t duration, int count, uint64_t now)
 {
     struct desk_group *g = &desk->groups[group];
     lock(desk);
     g->average = g->average ? (g->average * 7 + duration) / 8 : duration;
+    g->ended_at = now;
+    g->crowd = (uint32_t)count + desk->posted[group];
     unlock(desk);
+}
+
+uint64_t desk_linger(struct desk *desk, int group, int most, uint64_t now)
+{
+    const struct desk_group *g = &desk->groups[group];
+    lock(desk);
+    uint32_t wanted = g->crowd < (uint32_t)most ? g->crowd : (uint32_t)most;
+    uint64_t moment = g->average / LINGER_SHARE;
+    uint64_t until = g->ended_at + (moment < LINGER_MOST ? moment : LINGER_MOST);
+    uint64_t left = desk->posted[group] < wanted && now < until ? until - now : 0;
+    unlock(desk);
+    return left;
 }
 
 enum parcel_state desk_state(struct desk *desk, int parcel)

@@ -49,8 +49,10 @@ struct parcel_body {
 struct desk_group {
     char name[DESK_NAME]; /* "" while unused */
     bool led;
-    uint32_t leader;  /* the worker that leads; of meaning while `led` */
-    uint64_t average; /* microseconds from taking to answering, smoothed */
+    uint32_t leader;   /* the worker that leads; of meaning while `led` */
+    uint64_t average;  /* microseconds from taking to answering, smoothed */
+    uint64_t ended_at; /* when the last group ended */
+    uint32_t crowd;    /* how many were in it, or waited behind it */
 };
 
 /* Zeroed memory with `lock` initialised (robust, between processes). */
@@ -98,8 +100,14 @@ void desk_put_back(struct desk *desk, const int *parcels, int count);
 void desk_answer(struct desk *desk, int parcel, const char *data, size_t length,
                  const struct error *err);
 
-/* How long a group took, for the average. */
-void desk_note(struct desk *desk, int group, uint64_t duration);
+/* A group of `count` has ended after `duration`, for the average and for desk_linger(). */
+void desk_note(struct desk *desk, int group, uint64_t duration, int count, uint64_t now);
+
+/* How long the leader should wait for company before it takes up to `most`, in microseconds:
+ * clients that were answered just now come back in a moment, and would have to wait for the next
+ * group. 0 if as many wait as there were, or the moment is over: an eighth of what a group takes,
+ * and 2 ms at the most. */
+uint64_t desk_linger(struct desk *desk, int group, int most, uint64_t now);
 
 /* The state of a parcel as its member sees it. */
 enum parcel_state desk_state(struct desk *desk, int parcel);

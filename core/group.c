@@ -161,6 +161,11 @@ static void set_deadline(struct group_lead *lead)
     }
 }
 
+uint64_t group_linger(const struct group_lead *lead, int most)
+{
+    return desk_linger(desk_of(lead->groups), lead->group, most, clock_now());
+}
+
 int group_take(struct group_lead *lead, int most)
 {
     struct groups *groups = lead->groups;
@@ -233,7 +238,8 @@ static void destroy(struct group_lead *lead)
     }
     settle(lead);
     if (lead->count > 0) {
-        desk_note(desk_of(groups), lead->group, clock_now() - lead->taken_at);
+        uint64_t now = clock_now();
+        desk_note(desk_of(groups), lead->group, now - lead->taken_at, lead->count, now);
     }
     desk_resign(desk_of(groups), lead->group, groups->worker);
     loop_disarm(groups->runner->loop, &lead->timer);

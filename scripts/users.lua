@@ -25,12 +25,10 @@ local PAGE = {
 }
 
 -- A decimal column cannot hold what overflowed, so such a create is refused instead.
-local function checked_score(user, value, users_count)
-  local new = score.formula(value, users_count)
-  if new ~= new or new == math.huge or new == -math.huge then
+local function check_score(user, value)
+  if value ~= value or value == math.huge or value == -math.huge then
     app.fail(422, ("the score of user %d would no longer be a finite number"):format(user.id))
   end
-  return new
 end
 
 -- Inserts the users with their profiles, in order. Gives the place of each new id among those created,
@@ -64,11 +62,12 @@ local function update_scores(tx, places, created)
     local first = places[user.id] or 1
     local value = user.score
     for place = first, created do
-      value = checked_score(user, value, before + place)
+      value = score.formula(value, before + place)
       if place == places[user.id] then
         first_scores[user.id] = value
       end
     end
+    check_score(user, value)
     tx:queue("update_user_scores", user.id, value)
   end
   return first_scores
@@ -77,7 +76,7 @@ end
 -- Creates that come at the same time are done together, in one transaction with one update of all
 -- scores; the result is that of one after the other. `serialize` keeps the groups of other hosts, and
 -- other writers that lock the table, apart.
-local create_user = app.db:group("create_user", { max = 64, serialize = "users" }, function(tx, users)
+local create_user = app.db:group("create_user", { max = 256, serialize = "users" }, function(tx, users)
   local places, ids = insert_users(tx, users)
   local stored = {}
   if #ids > 0 then

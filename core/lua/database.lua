@@ -233,6 +233,9 @@ end
 local function lead(group)
   local tx = native.begin { serialize = group.serialize }
   local opened, err = pcall(tx.open, tx)
+  if opened then
+    native_group.gather(group.max)
+  end
   local inputs = native_group.take(group.max)
   if not opened then
     tx:rollback()

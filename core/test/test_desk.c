@@ -277,15 +277,15 @@ static void test_shedding(void)
     bool answered;
     int late = desk_post(desk, GROUP, MEMBER, 1500, "late", 4);
     int good = desk_post(desk, GROUP, MEMBER, 3000, "good", 4);
-    desk_note(desk, GROUP, 1000);
+    desk_note(desk, GROUP, 1000, 1, 0);
     check_int(desk_take(desk, GROUP, LEADER, 2, 1000, parcels, &answered), 1,
               "who cannot make the deadline is not taken");
     check(answered && parcels[0] == good, "but those who can");
     check_int(desk_state(desk, late), PARCEL_ANSWERED, "the late one is answered");
     check_int(desk->bodies[late].error.code, ERROR_OVERLOADED, "as by an overloaded server");
-    desk_note(desk, GROUP, 9000);
+    desk_note(desk, GROUP, 9000, 1, 0);
     check_int(desk->groups[GROUP].average, 2000, "the average moves slowly");
-    desk_note(desk, 1, 5000);
+    desk_note(desk, 1, 5000, 1, 0);
     check_int(desk->groups[GROUP].average, 2000, "each group has its own");
     destroy(desk);
 }
@@ -297,12 +297,31 @@ static void test_recovery_from_slowness(void)
     struct desk *desk = create();
     bool answered;
     int parcel, rounds = 0;
-    desk_note(desk, GROUP, 60000);
+    desk_note(desk, GROUP, 60000, 1, 0);
     do {
         parcel = desk_post(desk, GROUP, MEMBER, 2000, "x", 1);
         rounds++;
     } while (desk_take(desk, GROUP, LEADER, 1, 0, &parcel, &answered) == 0 && rounds < 100);
     check(rounds < 20, "a group that was slow is tried again after %d refusals", rounds);
+    destroy(desk);
+}
+
+/* A group of two has ended at 100,000 after 8 ms; a third member waited behind it. */
+static void test_linger(void)
+{
+    struct desk *desk = create();
+    check_int(desk_linger(desk, GROUP, 64, 1), 0, "the first group waits for nobody");
+    desk_post(desk, GROUP, MEMBER, NEVER, "x", 1);
+    desk_note(desk, GROUP, 8000, 2, 100000);
+    check_int(desk_linger(desk, GROUP, 64, 100300), 700, "who was answered just now may come back");
+    check_int(desk_linger(desk, GROUP, 1, 100300), 0, "where there is room");
+    check_int(desk_linger(desk, GROUP, 64, 101000), 0, "an eighth of what a group takes is enough");
+    desk_post(desk, GROUP, MEMBER, NEVER, "x", 1);
+    check_int(desk_linger(desk, GROUP, 64, 100300), 700, "as long as not all of them are there");
+    desk_post(desk, GROUP, MEMBER, NEVER, "x", 1);
+    check_int(desk_linger(desk, GROUP, 64, 100300), 0, "and no longer");
+    desk_note(desk, 1, 1000000, 2, 100000);
+    check_int(desk_linger(desk, 1, 64, 100000), 2000, "never for more than 2 ms");
     destroy(desk);
 }
 
@@ -575,6 +594,7 @@ int main(void)
     test_seal_all_or_none();
     test_shedding();
     test_recovery_from_slowness();
+    test_linger();
     test_limits();
     test_leading();
     test_death_in_the_middle();
