@@ -14,7 +14,7 @@ local app = {}
 ---What a route asks of its requests. A request that does not keep to it is answered 422 with a pointer
 ---to each fault, and the handler is not called.
 ---@class moonpool.RouteOptions
----@field deadline? number seconds from the headers' arrival to the answer; by default the server's (2)
+---@field deadline? number seconds from the headers' arrival to the end of the answer, at most 3600; by default 2
 ---@field body? moonpool.Schema of the decoded JSON body
 ---@field query? table<string, moonpool.Schema> the parameters behind '?'; they are converted as it says
 ---@field params? table<string, moonpool.Schema> the {parameters} of the path; converted likewise
@@ -29,6 +29,7 @@ local app = {}
 ---@field minLength? integer characters
 ---@field maxLength? integer characters
 ---@field pattern? string a Lua pattern
+---@field format? "uuid"|"email"|"date-time"
 ---@field enum? any[]
 ---@field const? any
 ---@field minimum? number
@@ -39,8 +40,11 @@ local app = {}
 ---@field items? moonpool.Schema
 ---@field minItems? integer
 ---@field maxItems? integer
+---@field uniqueItems? boolean of strings, numbers or booleans
 ---@field nullable? boolean
 ---@field default? any put in where the member is missing
+---@field title? string for readers
+---@field description? string for readers
 
 ---Registers a handler for GET, and for HEAD. `pattern` is literal segments, `{name}` for one segment and
 ---`{name*}` for the rest. A handler returns status, body and headers, or a body alone. Tables, rows and
@@ -140,7 +144,7 @@ function request:left() end
 
 ---What a statement that fails raises, and pcall catches.
 ---@class moonpool.Error
----@field code string the problem's type, such as "conflict"
+---@field code string the problem's type, such as "conflict": docs/scripting.md lists them
 ---@field status integer what the client hears if nobody catches it
 ---@field message string
 ---@field sqlstate? string
@@ -238,7 +242,7 @@ function db:group(name, options, fn) end
 ---@field deferrable? boolean
 ---@field retries? integer more calls of the function, after serialization failures or deadlocks; by default none
 ---@field timeout? number seconds for all of it, retries included; then it raises "transaction-timeout"
----@field serialize? string|{ key: string } a table, or a key: transactions that name it run one after the other
+---@field serialize? string|{ key: string } a table, or a key of up to 200 bytes: those that name it take turns
 
 ---@class moonpool.Tx
 local tx = {}
