@@ -308,6 +308,11 @@ static struct pg_run *run_behind(const struct pipeline *pipeline, const struct p
                                              : list_entry(run->link.next, struct pg_run, link);
 }
 
+static int request_flush(struct pipeline *pipeline)
+{
+    return PQsendFlushRequest(pipeline->conn) ? 0 : -1;
+}
+
 /* Sends of the run what the window allows; true in `ret_whole` if that was all of it. */
 static int send_run(struct pipeline *pipeline, struct pg_run *run, bool *ret_whole)
 {
@@ -321,14 +326,13 @@ static int send_run(struct pipeline *pipeline, struct pg_run *run, bool *ret_who
             return -1;
         }
     }
-    bool up_to_date = run->next == ready;
-    *ret_whole = stop || (up_to_date && !run->open);
+    *ret_whole = stop || (run->next == ready && !run->open);
     if (*ret_whole) {
         run->synced = true;
         return run->shared ? 0 : send_sync(pipeline, run);
     }
     /* Without a Sync the server keeps its answers until its buffer is full. */
-    return up_to_date || run->next == first || PQsendFlushRequest(pipeline->conn) ? 0 : -1;
+    return run->next == first ? 0 : request_flush(pipeline);
 }
 
 int pipeline_send(struct pipeline *pipeline)
@@ -346,18 +350,22 @@ int pipeline_send(struct pipeline *pipeline)
             pipeline->sending = run_behind(pipeline, run);
         }
     }
-    if (pipeline->unsynced && !pipeline->sending) {
+    if (!pipeline->unsynced) {
+        return 0;
+    }
+    if (!pipeline->sending) {
         pipeline->unsynced = false;
         return send_sync(pipeline, NULL);
     }
-    return 0;
+    /* The window is full of runs whose answers the server keeps for want of a Sync. */
+    return refill ? request_flush(pipeline) : 0;
 }
 
 int pipeline_sync(struct pipeline *pipeline)
 {
     if (pipeline->sending) {
         pipeline->unsynced = true;
-        return 0;
+        return request_flush(pipeline);
     }
     return send_sync(pipeline, NULL);
 }

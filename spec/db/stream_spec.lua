@@ -1,10 +1,16 @@
 local support = require "spec.support"
 
-local MIGRATION = "create table numbers (n integer not null primary key);"
+local MIGRATION = [[
+create table numbers (n integer not null primary key);
+create table texts (text text not null);
+]]
 
 local STATEMENTS = [[
 -- name: add_number :exec
 insert into numbers (n) values ($1);
+
+-- name: add_text :exec
+insert into texts (text) values ($1);
 
 -- name: add_numbers :bulk
 insert into numbers (n) select * from unnest($1::integer[]);
@@ -55,6 +61,17 @@ app.post("/gathered", function()
     end
     local results = tx:send_batch()
     return { n = results.n, last = results[results.n] }
+  end)
+end)
+
+app.post("/wide/{count}/{size}", { deadline = 20 }, function(req)
+  local count, size = math.tointeger(tonumber(req.params.count)), math.tointeger(tonumber(req.params.size))
+  return 200, run(function(tx)
+    for _ = 1, count do tx:queue("add_text", ("x"):rep(size)) end
+    local results = tx:send_batch()
+    local sum = 0
+    for i = 1, results.n do sum = sum + results[i] end
+    return { sum = sum }
   end)
 end)
 
@@ -167,6 +184,13 @@ describe("a long batch of an open transaction", function()
     assert.same({ n = 1201, sum = 600 * 601 / 2, last = 400 }, post("/mixed"))
     assert.equal(1000, server.db:count("numbers"))
   end)
+
+  -- More than the window takes, before the first answer would leave the server by itself.
+  for count, size in pairs { [300] = 6000, [150] = 5000, [1000] = 2000, [5] = 700000 } do
+    it(("may have %d statements of %d bytes"):format(count, size), function()
+      assert.same({ sum = count }, post(("/wide/%d/%d"):format(count, size)))
+    end)
+  end
 
   it("leaves the rows of a run alone until all of them are there", function()
     for _ = 1, 2 do
