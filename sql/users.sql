@@ -42,11 +42,9 @@ where u.id = any ($1::integer[])
 order by u.id;
 
 -- name: get_users :many
--- One page: the users behind the id $1, at most $2. Their profiles are put together as text, since
--- json_build_object() would take as long as all the rest of a long page.
+-- One page: the users behind the id $1, at most $2.
 select u.id, u.username, u.score, u.created, u.updated,
-       ('{"firstname":' || to_json(p.firstname)::text || ',"lastname":' || to_json(p.lastname)::text
-        || '}')::json as profile
+       json_build_object('firstname', p.firstname, 'lastname', p.lastname) as profile
 from users u
 left join user_profile p on p.user_id = u.id
 where u.id > $1::bigint

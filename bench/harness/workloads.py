@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from . import books, load, processes
 from .idle import IdleConnections
-from .servers import Server, Setting
+from .servers import ROOT, Server, Setting
 
 POOL = 8  # database connections of a server
 READ_USERS = 1000
@@ -76,9 +76,10 @@ class Run:
             yield server
 
     def note(self, subject, workload, argv, env=None):
-        """Keeps a command line to be printed, without the password."""
+        """Keeps a command line to be printed, without the password and the paths of this machine."""
         words = [f"{name}={value}" for name, value in (env or {}).items()] + argv
         line = " ".join(words).replace(self.cluster.password, "PASSWORD")
+        line = line.replace(self.folder, "FOLDER").replace(f"{ROOT}/", "")
         self.commands.setdefault((subject.name, workload), line)
 
 
