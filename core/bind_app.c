@@ -7,6 +7,7 @@
 #include <lua.h>
 
 #include "bind_error.h"
+#include "bind_row.h"
 #include "error.h"
 #include "generation.h"
 #include "handling.h"
@@ -91,6 +92,7 @@ static int fail(lua_State *L)
         luaL_checktype(L, 3, LUA_TTABLE);
     }
     lua_settop(L, 3);
+    bind_row_read(L, 3);
     struct error err;
     error_set(&err, error_from_status((int)status), "%s", detail);
     err.status = (int)status;

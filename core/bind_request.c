@@ -11,6 +11,7 @@
 
 #include "bind_error.h"
 #include "bind_json.h"
+#include "bind_row.h"
 #include "error.h"
 #include "handling.h"
 #include "request.h"
@@ -260,6 +261,7 @@ static void write_headers(lua_State *L, int index, struct request *request)
     if (!lua_istable(L, index)) {
         luaL_error(L, "a handler's headers must be a table, not a %s", luaL_typename(L, index));
     }
+    bind_row_read(L, index);
     for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
         add_header(L, request);
     }

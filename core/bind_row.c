@@ -294,12 +294,17 @@ static bool is_unread(lua_State *L, int index)
     return same;
 }
 
+void bind_row_read(lua_State *L, int index)
+{
+    if (is_unread(L, index)) {
+        read(L, lua_absindex(L, index));
+    }
+}
+
 /* Stands before a function of the base library, which is its upvalue. */
 static int read_first(lua_State *L)
 {
-    if (is_unread(L, 1)) {
-        read(L, 1);
-    }
+    bind_row_read(L, 1);
     lua_pushvalue(L, lua_upvalueindex(1));
     lua_insert(L, 1);
     lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);

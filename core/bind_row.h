@@ -26,6 +26,10 @@ void bind_row_push(struct lua_State *L, const struct pg_result *result, int row,
  * from the result. That ends with the request: looking at it for the first time later raises. */
 void bind_row_push_first(struct lua_State *L, struct pg_result **result);
 
+/* Makes the value at `index` a plain table if it is a row that nobody has looked at: lua_next() and
+ * the raw functions of Lua's C interface would find nothing in it. */
+void bind_row_read(struct lua_State *L, int index);
+
 /* Raises if two columns have the same name: a row has room for one of them. */
 void bind_row_check_columns(struct lua_State *L, const struct pg_result *result);
 

@@ -250,7 +250,9 @@ static void fail_by_error(struct handling *handling)
     lua_pushvalue(L, -1);
     lua_xmove(L, main, 1);
     lua_pushlightuserdata(main, &reading);
+    handling->generation->current = handling; /* what it tells may hold unread rows */
     bool read = vm_call(handling->generation->vm, 2) == LUA_OK && reading.ours;
+    handling->generation->current = NULL;
     lua_settop(main, 0);
     bool refused = read && (err.status != 0 || error_kind(err.code)->status < 500);
     if (!read) {

@@ -31,6 +31,18 @@ static int go_on(lua_State *L)
     return lua_gettop(L);
 }
 
+/* A table of the core's own may be empty until a field of it is asked for, which cjson never does.
+ * Such a table has a hook for our JSON. */
+static void fill(lua_State *L, int index)
+{
+    int type = luaL_getmetafield(L, index, "__json");
+    if (type == LUA_TLIGHTUSERDATA) {
+        lua_getfield(L, index, "");
+        lua_pop(L, 1);
+    }
+    lua_pop(L, type == LUA_TNIL ? 0 : 1);
+}
+
 static void measure(lua_State *L, int index, int depth, size_t *bytes);
 
 static void measure_table(lua_State *L, int index, int depth, size_t *bytes)
@@ -39,6 +51,7 @@ static void measure_table(lua_State *L, int index, int depth, size_t *bytes)
         return;
     }
     luaL_checkstack(L, 4, "too many nested values");
+    fill(L, index);
     for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
         lua_Integer key = lua_isinteger(L, -2) ? lua_tointeger(L, -2) : 0;
         if (key > MOST_BYTES / VALUE_BYTES) { /* cjson fills the holes below it */

@@ -3,6 +3,7 @@ local support = require "spec.support"
 local SCRIPT = [[
 local app = require "moonpool"
 local json = app.json
+local cjson = require "cjson"
 
 local kept = {}
 
@@ -17,6 +18,21 @@ app.get("/twice", function()
   return { one, one }
 end)
 app.get("/encoded", function() return json.encode(row()) end)
+app.get("/cjson", function()
+  return { cjson.decode(cjson.encode(row())), cjson.decode(cjson.encode { one = { row() } }) }
+end)
+app.get("/headers", function()
+  return 200, "", app.db:query_row "select 'a' as \"X-One\", 2 as \"X-Two\""
+end)
+app.get("/refused", function()
+  app.fail(409, "no", { user = row() })
+end)
+app.get("/refused-with-row", function()
+  app.fail(409, "no", row())
+end)
+app.get("/in-array", function()
+  return { pcall(app.db.query, app.db, "select $1::int[]", { row() }) }
+end)
 app.get("/stored", function()
   return app.db:query_row("select $1::json as stored", row())
 end)
@@ -103,6 +119,25 @@ describe("a row of query_row", function()
     assert.is_truthy(body:find('"rows":[' .. AS_IT_IS .. "," .. AS_IT_IS .. "]", 1, true))
     assert.equal("[" .. AS_IT_IS .. "," .. AS_IT_IS .. "]", get("/twice").body)
     assert.equal(AS_IT_IS, get("/encoded").body)
+  end)
+
+  it("goes through cjson, wherever it stands", function()
+    local whole = { id = 7, name = "Ann", extra = { a = { 1, 2 } } }
+    assert.same({ whole, { one = { whole } } }, get("/cjson"):json())
+  end)
+
+  it("can be the headers of a response", function()
+    local headers = get("/headers").headers
+    assert.same({ "a", "2" }, { headers["x-one"], headers["x-two"] })
+  end)
+
+  it("goes to the client in what a script refuses with", function()
+    assert.equal(7, server:get("/refused"):json().user.id)
+    assert.equal(7, server:get("/refused-with-row"):json().id)
+  end)
+
+  it("is refused in an array parameter", function()
+    assert.is_false(get("/in-array"):json()[1])
   end)
 
   it("can be a parameter", function()
