@@ -118,6 +118,18 @@ struct batch_item *batch_add(struct batch *batch, const struct statement *statem
     return item;
 }
 
+void batch_hold_back(struct batch *batch)
+{
+    batch->count--;
+    batch->bulk_bytes -= last_bulk_memory(batch);
+}
+
+void batch_let_in(struct batch *batch)
+{
+    batch->bulk_bytes += last_bulk_memory(batch);
+    batch->count++;
+}
+
 void batch_add_front(struct batch *batch, const struct statement *statement)
 {
     batch_add(batch, statement, 0, NULL, 0);

@@ -68,6 +68,11 @@ void batch_rewind(struct batch *batch);
 struct batch_item *batch_add(struct batch *batch, const struct statement *statement,
                              uint16_t parameter_count, const char *source, int line);
 
+/* Takes the item that was appended last out of the batch, or back into it. In between it keeps its
+ * place, and nothing else may be appended. */
+void batch_hold_back(struct batch *batch);
+void batch_let_in(struct batch *batch);
+
 /* Puts an item of our own, without parameters, in front of all; or takes it away again. */
 void batch_add_front(struct batch *batch, const struct statement *statement);
 void batch_drop_front(struct batch *batch);

@@ -333,11 +333,11 @@ static void queue_statement(lua_State *L, struct script_tx *script_tx, struct ba
     struct batch_item *item =
         batch_add(batch, statement, (uint16_t)count, caller.short_src, caller.currentline);
     /* Not part of the batch before it is whole: a bad parameter raises. */
-    batch->count--;
+    batch_hold_back(batch);
     if (set_parameters(L, script_tx->handling, &batch->arena, item, &err) != 0) {
         raise_at_item(L, batch, item, &err);
     }
-    batch->count++;
+    batch_let_in(batch);
     tx_stream(&script_tx->tx);
 }
 

@@ -154,6 +154,14 @@ static void test_memory(void)
     size_t rows = batch_memory(&batch) - before;
     check(rows >= 1000 * strlen(value.value), "rows count");
     batch_add(&batch, &statement, 0, "a.lua", 2);
+    batch_hold_back(&batch);
+    size_t held = batch_memory(&batch);
+    for (int i = 0; i < 10; i++) {
+        batch_add(&batch, &statement, 0, "a.lua", 2);
+        batch_hold_back(&batch);
+    }
+    check_int((long long)batch_memory(&batch), (long long)held, "once, whatever is held back");
+    batch_let_in(&batch);
     check(batch_memory(&batch) > before + rows, "and go on to count behind them");
     batch_reset(&batch);
     check_int((long long)batch_memory(&batch), 0, "until the batch is empty");
