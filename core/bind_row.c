@@ -4,6 +4,7 @@
  */
 #include "bind_row.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include <lauxlib.h>
@@ -32,11 +33,12 @@ enum { MOST_UNREAD = 16 };
 
 /* In the request's arena. */
 struct unread {
-    struct holding holding;   /* in handling.unread */
-    struct vm *vm;            /* borrowed */
-    struct pg_result *result; /* owned */
-    size_t bytes;             /* of the result, as charged */
-    struct buffer scratch;    /* owned */
+    struct holding holding;    /* in handling.unread */
+    struct vm *vm;             /* borrowed */
+    struct pg_result *result;  /* owned */
+    size_t bytes;              /* of the result, as charged */
+    struct buffer scratch;     /* owned */
+    struct bind_row_form form; /* owned */
     lua_Integer number;
 };
 
@@ -95,33 +97,43 @@ void bind_row_push(lua_State *L, const struct pg_result *result, int row, int ki
 }
 
 struct bind_row_column {
-    const char *before; /* arena; {"name": or ,"name": */
-    size_t before_length;
+    size_t start; /* in the form's text: {"name": or ,"name": */
+    size_t length;
     uint32_t type;
 };
 
-int bind_row_form(struct bind_row_form *form, const struct pg_result *result, struct arena *arena,
-                  struct error *err)
+int bind_row_form(struct bind_row_form *form, const struct pg_result *result, struct error *err)
 {
-    struct buffer text;
     int code = 0;
+    if (form->column) {
+        return 0;
+    }
     form->columns = pg_result_columns(result);
-    form->column = arena_alloc(arena, (size_t)form->columns * sizeof *form->column);
-    buffer_init(&text);
+    form->column = memory_alloc(((size_t)form->columns + 1) * sizeof *form->column);
     for (int i = 0; i < form->columns && code == 0; i++) {
         const char *name = pg_result_name(result, i);
-        text.length = 0;
-        buffer_append_char(&text, i ? ',' : '{');
-        code = json_write_string(&text, name, strlen(name));
-        buffer_append_char(&text, ':');
+        size_t start = form->text.length;
+        buffer_append_char(&form->text, i ? ',' : '{');
+        code = json_write_string(&form->text, name, strlen(name));
+        buffer_append_char(&form->text, ':');
         form->column[i] = (struct bind_row_column){
-            .before = arena_strndup(arena, text.data, text.length),
-            .before_length = text.length,
+            .start = start,
+            .length = form->text.length - start,
             .type = pg_result_type(result, i),
         };
     }
-    buffer_finish(&text);
-    return code ? error_set(err, ERROR_SCRIPT, "a column's name is not valid UTF-8") : 0;
+    if (code != 0) {
+        bind_row_form_finish(form);
+        return error_set(err, ERROR_SCRIPT, "a column's name is not valid UTF-8");
+    }
+    return 0;
+}
+
+void bind_row_form_finish(struct bind_row_form *form)
+{
+    free(form->column);
+    form->column = NULL;
+    buffer_finish(&form->text);
 }
 
 int bind_row_write(const struct bind_row_form *form, const struct pg_result *result, int row,
@@ -131,7 +143,7 @@ int bind_row_write(const struct bind_row_form *form, const struct pg_result *res
         const struct bind_row_column *column = &form->column[i];
         size_t length = 0;
         const char *text = pg_result_value(result, row, i, &length);
-        buffer_append(out, column->before, column->before_length);
+        buffer_append(out, form->text.data + column->start, column->length);
         if (pgtype_write_json(out, column->type, text, length) != 0) {
             return error_set(err, ERROR_SCRIPT, "row %d of a result is not valid UTF-8", row + 1);
         }
@@ -154,6 +166,7 @@ static void release(struct holding *holding)
     struct unread *unread = list_entry((void *)holding, struct unread, holding);
     vm_discharge(unread->vm, unread->bytes);
     pg_result_free(unread->result);
+    bind_row_form_finish(&unread->form);
     buffer_finish(&unread->scratch);
 }
 
@@ -274,11 +287,10 @@ static int iterate_unread(lua_State *L)
 static int encode(lua_State *L, int index, struct buffer *out, struct error *err)
 {
     struct handling *handling = handling_of(L);
-    const struct pg_result *result = find(L, handling, lua_absindex(L, index))->result;
-    struct bind_row_form form;
-    return bind_row_form(&form, result, &handling->request->arena, err) != 0
+    struct unread *unread = find(L, handling, lua_absindex(L, index));
+    return bind_row_form(&unread->form, unread->result, err) != 0
                ? -1
-               : bind_row_write(&form, result, 0, out, err);
+               : bind_row_write(&unread->form, unread->result, 0, out, err);
 }
 
 static const struct bind_json_hook json_hook = {.encode = encode};

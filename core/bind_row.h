@@ -2,8 +2,8 @@
 #ifndef MOONPOOL_BIND_ROW_H
 #define MOONPOOL_BIND_ROW_H
 
-struct arena;
-struct buffer;
+#include "buffer.h"
+
 struct error;
 struct lua_State;
 struct pg_result;
@@ -33,15 +33,18 @@ void bind_row_read(struct lua_State *L, int index);
 /* Raises if two columns have the same name: a row has room for one of them. */
 void bind_row_check_columns(struct lua_State *L, const struct pg_result *result);
 
-/* What of a row's JSON is the same for all rows of a result. */
+/* What of a row's JSON is the same for all rows of a result. Zeroed until it is first needed; kept
+ * with the result then, because a script can encode it again and again. */
 struct bind_row_form {
     int columns;
-    struct bind_row_column *column; /* arena */
+    struct bind_row_column *column; /* owned; NULL before */
+    struct buffer text;             /* owned; of all columns */
 };
 
-/* Prepares for bind_row_write(). -1 with ERROR_SCRIPT if a column's name is not valid UTF-8. */
-int bind_row_form(struct bind_row_form *form, const struct pg_result *result, struct arena *arena,
-                  struct error *err);
+/* Prepares for bind_row_write(), unless that was done. -1 with ERROR_SCRIPT if a column's name is
+ * not valid UTF-8. */
+int bind_row_form(struct bind_row_form *form, const struct pg_result *result, struct error *err);
+void bind_row_form_finish(struct bind_row_form *form);
 
 /* Appends row `row`, 0-based, as JSON. -1 with ERROR_SCRIPT if it is not valid UTF-8. */
 int bind_row_write(const struct bind_row_form *form, const struct pg_result *result, int row,

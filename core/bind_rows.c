@@ -15,7 +15,6 @@
 #include "error.h"
 #include "handling.h"
 #include "pg_result.h"
-#include "request.h"
 #include "vm.h"
 
 static const char type_name[] = "moonpool.rows";
@@ -26,11 +25,12 @@ enum { TABLES = 1, KIND = 2, USER_VALUES = 2 };
 
 struct rows {
     struct holding holding;
-    struct vm *vm;            /* borrowed; its maker */
-    struct pg_result *result; /* owned; NULL if there are no rows, or no more */
-    bool over;                /* the request is */
-    size_t bytes;             /* of the result, as charged */
-    struct buffer scratch;    /* owned */
+    struct vm *vm;             /* borrowed; its maker */
+    struct pg_result *result;  /* owned; NULL if there are no rows, or no more */
+    bool over;                 /* the request is */
+    size_t bytes;              /* of the result, as charged */
+    struct buffer scratch;     /* owned */
+    struct bind_row_form form; /* owned */
     int count;
 };
 
@@ -48,6 +48,7 @@ static void release(struct holding *holding)
     struct rows *rows = list_entry((void *)holding, struct rows, holding);
     vm_discharge(rows->vm, rows->bytes);
     pg_result_free(rows->result);
+    bind_row_form_finish(&rows->form);
     buffer_finish(&rows->scratch);
     rows->result = NULL;
     rows->bytes = 0;
@@ -182,8 +183,7 @@ static bool find_table(lua_State *L, int index, int row)
     return true;
 }
 
-static int encode_row(lua_State *L, int index, const struct rows *rows,
-                      const struct bind_row_form *form, int row, struct buffer *out,
+static int encode_row(lua_State *L, int index, const struct rows *rows, int row, struct buffer *out,
                       struct error *err)
 {
     if (find_table(L, index, row)) {
@@ -191,16 +191,15 @@ static int encode_row(lua_State *L, int index, const struct rows *rows,
         lua_pop(L, 1);
         return code;
     }
-    return bind_row_write(form, rows->result, row, out, err);
+    return bind_row_write(&rows->form, rows->result, row, out, err);
 }
 
 static int encode(lua_State *L, int index, struct buffer *out, struct error *err)
 {
     index = lua_absindex(L, index);
     struct rows *rows = check_rows(L, index);
-    struct bind_row_form form;
     luaL_checkstack(L, 4, "no room to encode a result");
-    if (bind_row_form(&form, rows->result, &handling_of(L)->request->arena, err) != 0) {
+    if (bind_row_form(&rows->form, rows->result, err) != 0) {
         return -1;
     }
     buffer_append_char(out, '[');
@@ -209,7 +208,7 @@ static int encode(lua_State *L, int index, struct buffer *out, struct error *err
         if (row > 0) {
             buffer_append_char(out, ',');
         }
-        if (encode_row(L, index, rows, &form, row, out, err) != 0) {
+        if (encode_row(L, index, rows, row, out, err) != 0) {
             return -1;
         }
         vm_work(L, rows->vm, 1 + (out->length - before) / BYTES_OF_STEP);
