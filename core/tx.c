@@ -22,8 +22,11 @@
 
 static const struct statement commit_statement = {.sql = "commit", .key = STATEMENT_KEY_COMMIT};
 
+/* SET TRANSACTION outside of a transaction block does the same, but PostgreSQL logs a warning. */
 static const struct statement read_only_statement = {
-    .sql = "set transaction read only", .kind = STATEMENT_EXEC, .key = STATEMENT_KEY_READ_ONLY};
+    .sql = "select pg_catalog.set_config('transaction_read_only', 'on', true)",
+    .kind = STATEMENT_EXEC,
+    .key = STATEMENT_KEY_READ_ONLY};
 
 static const struct statement key_lock_statement = {
     .sql = "select pg_advisory_xact_lock(hashtextextended($1, 0))",

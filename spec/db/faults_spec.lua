@@ -46,6 +46,11 @@ app.get("/lane", { deadline = 1 }, function()
   return 200, db:query_row([[
     select pg_backend_pid() as pid, current_setting('default_transaction_read_only') as read_only]])
 end)
+app.get("/batch", { deadline = 20 }, function()
+  db:queue("count_notes")
+  db:queue("select current_setting('transaction_read_only') as read_only")
+  return 200, { read_only = db:send_batch()[2][1].read_only }
+end)
 app.get("/lua", function() return 200, { lua = true } end)
 app.post("/notes/{text}", { deadline = 20 }, function(req)
   db:exec("add_note", req.params.text)
@@ -377,6 +382,12 @@ describe("a database fault", function()
       support.problem(answer, 503, "database-unavailable")
     end
     assert.equal(200, server:get("/count").status)
+  end)
+
+  it("aside, PostgreSQL logs no warning of reads on sessions of their own", function()
+    assert.same({ read_only = "on" }, server:get("/batch"):json())
+    local log = assert(support.shell.read(cluster.folder .. "/log"))
+    assert.is_nil(log:match("[^\n]*SET TRANSACTION[^\n]*"))
   end)
 
   it("like a table that is gone and back is over with the table", function()
