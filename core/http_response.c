@@ -104,6 +104,15 @@ void exchange_fail_answer(struct exchange *exchange)
     exchange_answer_past_mhd(exchange);
 }
 
+/* They are all our own: no script has answered yet, or its headers have been dropped. */
+static void write_headers(struct buffer *text, const struct response *response)
+{
+    for (size_t i = 0; i < response->header_count; i++) {
+        const struct header *header = &response->headers[i];
+        buffer_printf(text, "%s: %s\r\n", header->name, header->value);
+    }
+}
+
 /* MHD cannot answer while a request is still arriving, so this goes straight to the socket; it is
  * small enough for an empty send buffer. */
 void exchange_answer_past_mhd(struct exchange *exchange)
@@ -115,9 +124,11 @@ void exchange_answer_past_mhd(struct exchange *exchange)
     buffer_init(&text);
     buffer_printf(&text,
                   "HTTP/1.1 %d %s\r\nConnection: close\r\nContent-Type: %s\r\n"
-                  "Content-Length: %zu\r\nX-Request-Id: %s\r\n\r\n",
+                  "Content-Length: %zu\r\nX-Request-Id: %s\r\n",
                   response->status, MHD_get_reason_phrase_for((unsigned)response->status), type,
                   response->body.length, request->id);
+    write_headers(&text, response);
+    buffer_append_text(&text, "\r\n");
     if (strcmp(request->method, "HEAD") != 0) {
         buffer_append(&text, response->body.data, response->body.length);
     }

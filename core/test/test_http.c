@@ -352,6 +352,8 @@ static const struct {
     {"a deadline that is moved on", GET("/wait?0&extend"), 504, "passed 2 times", false},
     {"a body that never comes", POST("/echo", "Content-Length: 5\r\n") "he", 408,
      "/problems/request-timeout", true},
+    {"a body that never comes, which may be tried again",
+     POST("/echo", "Content-Length: 5\r\n") "he", 408, "\r\nRetry-After: 1\r\n", true},
     {"headers that never end", "GET /slow HTTP/1.1\r\nHost: a\r\n", 408, "\"instance\":\"/slow\"",
      true},
 };
