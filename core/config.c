@@ -64,8 +64,8 @@ static const struct setting settings[] = {
     {"pool-min-idle", "MOONPOOL_POOL_MIN_IDLE", KIND_COUNT, FIELD(pool_min_idle), "0", "N",
      "sessions kept open when idle, for the whole server", 0, MOST_SESSIONS, NULL},
     {"lanes", "MOONPOOL_LANES", KIND_COUNT, FIELD(lanes), "1", "N",
-     "connections per worker that short reads of many requests share; 0 behind a pooler that "
-     "cannot pipeline",
+     "connections per worker that short reads of many requests share; with 0 each read has one of "
+     "its own",
      0, MOST_LANES, NULL},
     {"pool-max-lifetime", "MOONPOOL_POOL_MAX_LIFETIME", KIND_DURATION, FIELD(max_lifetime), "1h",
      "TIME", "replace a session that is older than this", SECOND, YEAR, NULL},
