@@ -163,7 +163,7 @@ function request:left() end
 
 ---The database, each call a transaction of its own. `statement` is a name from the SQL folder, or SQL
 ---text. A single select may be executed twice, by read-only transactions; one that writes after all is
----executed once.
+---executed once. A function that writes and catches errors belongs into a transaction: else its write is lost.
 ---@class moonpool.Db
 local db = {}
 

@@ -24,6 +24,14 @@ begin
   return linger();
 end
 $$;
+create function try_to_write() returns boolean language plpgsql as $$
+begin
+  insert into notes values ('tried');
+  return true;
+exception when others then
+  return false;
+end
+$$;
 create function write(body text) returns text language sql as 'insert into notes values (body) returning body';
 ]]
 
@@ -35,6 +43,9 @@ app.post("/read", { deadline = 1 }, function() return db:query("select linger()"
 app.post("/write", { deadline = 1 }, function() return db:query("select write_and_linger()") end)
 app.post("/exec", { deadline = 1 }, function() return db:exec("insert into notes select 'x' where linger() = 1") end)
 app.post("/call", function(req) return { body = db:query_row("select write($1) as body", req.body.text).body } end)
+app.post("/try", function()
+  return db:transaction(function(tx) return tx:query_row("select try_to_write() as done") end)
+end)
 app.post("/raise-behind-read", function()
   db:query("select 1")
   error("on purpose")
@@ -85,6 +96,13 @@ for name, lanes in pairs { ["with lanes"] = "1", ["without lanes"] = "0" } do
 
     it("that writes is found in a batch too", function()
       assert.same({ n = 2, one = 1, body = "in a batch" }, server:post("/batch", {}):json())
+      assert.equal(1, server.db:count("notes"))
+    end)
+
+    it("that writes and catches errors is safe in a transaction", function()
+      local answer = server:post("/try", {})
+      assert.equal(200, answer.status)
+      assert.is_true(answer:json().done)
       assert.equal(1, server.db:count("notes"))
     end)
 
