@@ -639,38 +639,67 @@ static void end_segment(struct pipeline *pipeline)
     }
 }
 
-int pipeline_read(struct pipeline *pipeline)
-{
-    while (pipeline->expected_count > 0 && !PQisBusy(pipeline->conn)) {
-        struct pg_result *result = PQgetResult(pipeline->conn);
-        bool is_sync = pipeline->expected[pipeline->head].kind == EXPECT_SYNC;
-        if (!result) {
-            if (is_sync) {
-                return -1; /* A Sync has a result: only a lost connection has none. */
-            }
-            end_expectation(pipeline);
-        } else if (is_sync) {
-            bool synced = PQresultStatus(result) == PGRES_PIPELINE_SYNC;
-            pg_result_free(result);
-            if (!synced) {
-                return -1;
-            }
-            end_segment(pipeline);
-        } else {
-            take_result(pipeline, result);
-        }
-        if (pipeline->broken || PQstatus(pipeline->conn) != CONNECTION_OK) {
-            return -1;
-        }
-    }
-    return 0;
-}
-
 /* COMMIT's tag has come: what is lost behind it changes nothing. */
 static bool is_committed(const struct pipeline *pipeline, const struct batch *batch)
 {
     return batch->commit && batch->items[batch->count - 1].state == ITEM_DONE &&
            !pipeline->unconfirmed;
+}
+
+/* Statements that stand for themselves are committed at their Sync: a deferred constraint may fail
+ * only there. The Sync's own answer is still to come. -1 if it is the connection that failed. */
+static int take_sync_failure(struct pipeline *pipeline, struct pg_result *result)
+{
+    struct pg_run *run = pipeline->expected[pipeline->head].run;
+    struct error err;
+    pg_result_error(result, &err, NULL);
+    if (PQresultStatus(result) != PGRES_FATAL_ERROR || !*err.sqlstate) {
+        pg_result_free(result);
+        return -1;
+    }
+    pipeline->sync_failed = true;
+    if (run && run->batch->count > 0 && !is_committed(pipeline, run->batch)) {
+        take_failure(pipeline, run->batch, run->batch->count - 1, result);
+    } else {
+        pg_result_free(result);
+    }
+    return 0;
+}
+
+static int take_sync(struct pipeline *pipeline, struct pg_result *result)
+{
+    if (!result) {
+        /* A Sync has a result, and one NULL behind a failure: else the connection is lost. */
+        bool failed = pipeline->sync_failed;
+        pipeline->sync_failed = false;
+        return failed ? 0 : -1;
+    }
+    if (PQresultStatus(result) != PGRES_PIPELINE_SYNC) {
+        return take_sync_failure(pipeline, result);
+    }
+    pg_result_free(result);
+    pipeline->sync_failed = false;
+    end_segment(pipeline);
+    return 0;
+}
+
+int pipeline_read(struct pipeline *pipeline)
+{
+    int code = 0;
+    while (code == 0 && pipeline->expected_count > 0 && !PQisBusy(pipeline->conn)) {
+        struct pg_result *result = PQgetResult(pipeline->conn);
+        if (pipeline->expected[pipeline->head].kind == EXPECT_SYNC) {
+            code = take_sync(pipeline, result);
+        } else if (!result) {
+            end_expectation(pipeline);
+        } else {
+            take_result(pipeline, result);
+        }
+        if (pipeline->broken || PQstatus(pipeline->conn) != CONNECTION_OK) {
+            code = -1;
+        }
+    }
+    return code;
 }
 
 void pipeline_fail(struct pipeline *pipeline, const struct error *err)

@@ -56,7 +56,8 @@ struct pipeline {
     bool traces;            /* what ran on it may have left something behind in the session */
     bool retire; /* the session is of no more use: an error said so (57P01, 25006, 08), or it cannot
                     be made clean */
-    bool broken; /* COPY was begun by SQL text: the protocol cannot go on from there */
+    bool sync_failed;  /* the Sync expected has failed, and its own answer is still to come */
+    bool broken;       /* COPY was begun by SQL text: the protocol cannot go on from there */
     uint64_t executed; /* statements executed since the connection was opened */
 
     struct expectation *expected; /* owned ring of `capacity`, a power of two */

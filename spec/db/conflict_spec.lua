@@ -157,6 +157,21 @@ app.post("/place-by-hand", function(req)
   return 201, { ok = true }
 end)
 
+app.post("/place-alone", function(req)
+  db:exec("insert into places values ($1, $2, $3)", req.body.id, req.body.place, req.body.log_id)
+  return 201, { ok = true }
+end)
+
+app.post("/places-alone", function(req)
+  local function pid() return db:query_row("select pg_backend_pid() as pid").pid end
+  local before = pid()
+  local seen = report(pcall(db.exec, db, "insert into places values (8, $1)", req.body.place))
+  db:queue("insert into places values (9, 9)")
+  db:queue("insert into places values (10, $1)", req.body.place)
+  local batch = report(pcall(db.send_batch, db))
+  return { alone = seen.sqlstate, batch = batch.sqlstate, kept = before == pid() }
+end)
+
 app.post("/options", function(req) return { ok = db:transaction(req.body, function() return true end) } end)
 
 app.get("/ping", function() return db:query_row("select 1 as one") end)
@@ -375,6 +390,15 @@ describe("a transaction among others", function()
       assert.equal("places_place_key", document.constraint)
     end
     support.problem(server:post("/place", { id = 3, place = 3, log_id = 99 }), 422, "invalid")
+    assert.equal(1, server.db:count("places"))
+  end)
+
+  it("is none, but a statement alone that is refused behind its end: it answers the same", function()
+    assert.equal(201, server:post("/place-alone", { id = 1, place = 1 }).status)
+    local document = support.problem(server:post("/place-alone", { id = 2, place = 1 }), 409, "conflict")
+    assert.equal("places_place_key", document.constraint)
+    support.problem(server:post("/place-alone", { id = 3, place = 3, log_id = 99 }), 422, "invalid")
+    assert.same({ alone = "23505", batch = "23505", kept = true }, post("/places-alone", { place = 1 }))
     assert.equal(1, server.db:count("places"))
   end)
 end)
