@@ -46,7 +46,8 @@ void vm_destroy(struct vm *vm);
 bool vm_charge(struct vm *vm, size_t bytes);
 void vm_discharge(struct vm *vm, size_t bytes);
 
-/* Collects all garbage and gives back memory that is kept at hand. */
+/* Collects all garbage, unless there is so much in Lua that this takes long, and gives back memory
+ * that is kept at hand. */
 void vm_tidy(struct vm *vm);
 
 /* The vm of a thread (kept in its extra space). */

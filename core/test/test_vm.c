@@ -297,6 +297,30 @@ static void test_random(void)
 
 /* ---- memory ---- */
 
+/* Megabytes that Lua counts after a script has made so many, all of them garbage, and a tidy. */
+static int tidied(struct vm *vm, int megabytes)
+{
+    lua_gc(vm->lua, LUA_GCSTOP);
+    for (int i = 0; i < megabytes; i++) {
+        lua_newuserdatauv(vm->lua, 1024 * 1024, 0);
+        lua_pop(vm->lua, 1);
+    }
+    vm_tidy(vm);
+    int left = lua_gc(vm->lua, LUA_GCCOUNT) / 1024;
+    lua_gc(vm->lua, LUA_GCRESTART);
+    return left;
+}
+
+/* To collect a huge heap at once would keep a worker from what comes next. */
+static void test_tidy(void)
+{
+    struct error err;
+    struct vm *vm = vm_create((size_t)200 * 1024 * 1024, &err);
+    check(tidied(vm, 40) < 4, "garbage is tidied up");
+    check(tidied(vm, 80) >= 80, "but for very much of it");
+    vm_destroy(vm);
+}
+
 static void test_memory(void)
 {
     static const char *const bombs[] = {
@@ -839,6 +863,7 @@ int main(void)
     test_random();
     test_print();
     test_memory();
+    test_tidy();
     test_room();
     test_load();
     test_load_errors();
