@@ -265,16 +265,22 @@ static void raise_at_item(lua_State *L, const struct batch *batch, const struct 
     bind_error_raise(L, err);
 }
 
-/* Makes the values from index 3 on into the item's parameters. */
+/* Makes the values from index 3 on into the item's parameters. A script's __json runs in between:
+ * what it queues would move the item, and overwrite what is being encoded. */
 static int set_parameters(lua_State *L, struct handling *handling, struct arena *arena,
                           struct batch_item *item, struct error *err)
 {
     const struct statement *statement = item->statement;
+    uint64_t queued = handling->queued;
     for (uint16_t i = 0; i < item->parameter_count; i++) {
         uint32_t type = item->bulk             ? bulk_element_type(item->bulk, i)
                         : statement->described ? statement->parameter_types[i]
                                                : 0;
-        if (set_parameter(L, i + 3, type, &item->parameters[i], arena, handling, err) != 0) {
+        int code = set_parameter(L, i + 3, type, &item->parameters[i], arena, handling, err);
+        if (handling->queued != queued) {
+            luaL_error(L, "a parameter's __json must not queue statements");
+        }
+        if (code != 0) {
             return -1;
         }
     }
@@ -368,6 +374,7 @@ void bind_queue(lua_State *L, struct script_tx *script_tx)
     int count = lua_gettop(L) - 2;
     check_count(L, statement, count);
     script_tx->sent_at[0] = '\0';
+    script_tx->handling->queued++;
     if (statement->kind == STATEMENT_BULK) {
         queue_row(L, script_tx, batch, statement, count);
     } else {

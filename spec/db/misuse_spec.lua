@@ -5,6 +5,15 @@ local MIGRATION = "create table numbers (n integer not null primary key);"
 
 local SCRIPT = [[
 local app = require "moonpool"
+app.get("/queue-in-json", function()
+  return app.db:transaction(function(tx)
+    local value = setmetatable({}, { __json = function()
+      for _ = 1, 20 do tx:queue("select 1") end
+      return 1
+    end })
+    return { pcall(tx.queue, tx, "select $1::json", value) }
+  end)
+end)
 local db = app.db
 local kept
 local group = db:group("misused", function(_, inputs) return inputs end)
@@ -245,6 +254,14 @@ describe("a script that", function()
       assert_alive(worker)
     end)
   end
+
+  it("queues statements while a parameter is encoded is told so", function()
+    local worker = server:workers()[1]
+    local told = server:get("/queue-in-json"):json()
+    assert.is_false(told[1])
+    assert.is_truthy(told[2]:find("must not queue statements", 1, true))
+    assert_alive(worker)
+  end)
 
   it("reads much more than its memory, one result after the other, succeeds", function()
     assert.same({ length = 40 * 10000000 }, server:get("/large"):json())
