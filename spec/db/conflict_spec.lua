@@ -263,7 +263,8 @@ describe("a transaction among others", function()
     other.pipe:write("update counters set n = n + 1 where id = 1;\n")
     support.eventually("the other session to wait", function()
       return server.db:value([[select count(*) from pg_stat_activity
-        where wait_event_type = 'Lock' and query like 'update counters set n = n + 1 where id = 1%']]) == 1
+        where datname = current_database() and wait_event_type = 'Lock'
+          and query like 'update counters set n = n + 1 where id = 1%']]) == 1
     end)
     gate:exec("commit")
     other:exec("commit")

@@ -66,7 +66,8 @@ describe("a client that", function()
       server.db:wait_running("%pg_sleep%", false)
       assert.same({ count = 0 }, server:get("/quick"):json())
       support.eventually("the transaction to end", function()
-        return server.db:value("select count(*) from pg_locks where relation = 'gone'::regclass") == 0
+        return server.db:value([[select count(*) from pg_locks where relation = 'gone'::regclass
+          and database = (select oid from pg_database where datname = current_database())]]) == 0
       end)
       connection:close()
     end)
