@@ -130,6 +130,7 @@ static void test_accepted(void)
 static void test_cut_short(void)
 {
     for (size_t i = 0; i < sizeof accepted / sizeof *accepted; i++) {
+        size_t wrong = 0;
         for (size_t length = 0; length <= strlen(accepted[i].text); length++) {
             char *text = malloc(length + 1);
             memcpy(text + 1, accepted[i].text, length);
@@ -137,14 +138,12 @@ static void test_cut_short(void)
             struct error err;
             catalog_init(&catalog);
             int result = catalog_parse(&catalog, "t", text + 1, length, &err);
-            if (result != 0 && err.code != ERROR_SCRIPT) {
-                check(false, "%s, cut at %zu", accepted[i].title, length);
-            }
+            wrong += result != 0 && err.code != ERROR_SCRIPT;
             catalog_finish(&catalog);
             free(text);
         }
+        check_int(wrong, 0, "%s: cut at every place", accepted[i].title);
     }
-    check(true, "files cut short");
 }
 
 struct refused {
