@@ -80,7 +80,7 @@ describe("a worker that dies", function()
       local now = server:workers()
       return #now == 2 and now[1] ~= before[1] and now[2] ~= before[1]
     end)
-    server:wait_log("master", offset)
+    server:wait_log(("worker died .*pid=%d signal=KILL"):format(before[1]), offset)
     server:wait_ready()
     for _ = 1, 20 do
       assert.equal(200, server:get("/users").status)

@@ -98,9 +98,8 @@ describe("a server whose files are edited", function()
     it(("keeps the old version after %s, and says where it is"):format(name), function()
       local offset = #server:log()
       server:write(case.path, case.text)
-      local line = server:wait_log(case.where:gsub("%p", "%%%0"), offset)
-      assert.is_string(line)
-      server:wait_log("refused", offset)
+      server:wait_log("where=" .. case.where:gsub("%p", "%%%0"), offset)
+      server:wait_log("reload refused", offset)
       assert.is_true(stays(server, 1))
       assert.equal(200, server:get("/users").status)
     end)
@@ -131,26 +130,37 @@ describe("a server whose files are edited", function()
   it("has no request fail while it takes over", function()
     for version = 2, 5 do
       set_version(version)
-      repeat
+      support.eventually("version " .. version, function()
         local answer = server:get("/version")
         assert.equal(200, answer.status, answer.body)
-      until answer:json().version == version
+        return answer:json().version == version
+      end)
     end
   end)
 end)
 
 describe("a server that does not watch its files", function()
-  local server
+  local server, watching
+
+  local function start(...)
+    return support.server.start { scripts = { ["spec.lua"] = SCRIPT }, flags = { "--workers", WORKERS, ... } }
+  end
 
   setup(function()
-    server = support.server.start {
-      scripts = { ["spec.lua"] = SCRIPT }, flags = { "--workers", WORKERS, "--no-watch" },
-    }
+    server = start "--no-watch"
+    watching = start()
   end)
-  teardown(function() server:stop() end)
+  teardown(function()
+    server:stop()
+    watching:stop()
+  end)
 
   it("takes them over at HUP", function()
-    server:write("scripts/spec.lua", (SCRIPT:gsub("VERSION = 1", "VERSION = 2")))
+    -- The one that watches is saved last: once it has taken its file over, the other would have too.
+    for _, saved in ipairs { server, watching } do
+      saved:write("scripts/spec.lua", (SCRIPT:gsub("VERSION = 1", "VERSION = 2")))
+    end
+    wait_version(watching, 2)
     assert.is_true(stays(server, 1))
     server.process:signal("HUP")
     wait_version(server, 2)

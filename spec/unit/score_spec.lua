@@ -16,8 +16,4 @@ describe("the score formula", function()
       assert.equal(case.expected, score.formula(case.value, case.users))
     end)
   end
-
-  it("gives the same for the same arguments", function()
-    assert.equal(score.formula(1.5, 3), score.formula(1.5, 3))
-  end)
 end)
