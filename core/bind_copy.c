@@ -261,7 +261,7 @@ static int go_on_end(lua_State *L, int status, lua_KContext context)
 
 static int end(lua_State *L, struct script_tx *script_tx)
 {
-    tx_copy_end(&script_tx->tx);
+    tx_copy_end(&script_tx->tx, lua_toboolean(L, 2));
     return handling_wait(L, script_tx->handling, &script_tx->tx, go_on_end,
                          (lua_KContext)script_tx);
 }
@@ -292,7 +292,7 @@ static int go_on_refuse(lua_State *L, int status, lua_KContext context)
 /* Nothing if none is under way: whatever went wrong has ended it. */
 static int method_refuse(lua_State *L)
 {
-    struct script_tx *script_tx = bind_tx_find(L);
+    struct script_tx *script_tx = bind_tx_find(L) ? bind_tx_check_open(L) : NULL;
     if (!script_tx || script_tx->tx.state != TX_FEEDING) {
         return 0;
     }

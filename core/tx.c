@@ -535,10 +535,15 @@ static void run(struct tx *tx, void (*done)(struct tx *tx))
 
 /* COPY. */
 
+/* That a row was refused is guessed while they are fed: rows kept back for nothing are missing. */
 static void take_copy_error(struct tx *tx)
 {
     if (tx->error.code == ERROR_NONE) {
         tx->error = tx->copy.error;
+    }
+    if (tx->error.code == ERROR_NONE && tx->copy_cut) {
+        error_set(&tx->error, ERROR_DATABASE,
+                  "copy_from was cut short: the server seemed to have refused a row");
     }
     tx->failed = tx->error.code != ERROR_NONE;
 }
@@ -594,6 +599,7 @@ void tx_copy(struct tx *tx, const char *sql, const char *table, void (*done)(str
     tx->done = done;
     tx->copy.turned = on_copy_turned;
     tx->copy.table = table;
+    tx->copy_cut = false;
     wait_for_copy(tx);
     pg_copy_start(tx->pg, &tx->copy, sql);
 }
@@ -613,9 +619,10 @@ bool tx_copy_is_refused(const struct tx *tx)
     return copy_is_refused(&tx->pg->copy);
 }
 
-void tx_copy_end(struct tx *tx)
+void tx_copy_end(struct tx *tx, bool cut)
 {
     assert(tx->state == TX_FEEDING);
+    tx->copy_cut = cut;
     wait_for_copy(tx);
     pg_copy_end(tx->pg, NULL);
 }

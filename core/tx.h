@@ -80,6 +80,7 @@ struct tx {
     struct pool_waiter waiter;
     struct pg_run run;
     struct copy_run copy;
+    bool copy_cut;          /* not all of its rows were handed over */
     struct lane_call call;  /* a statement that stands for itself, on a shared connection */
     uint64_t waiting_since; /* when the present wait began */
     void (*done)(struct tx *tx);
@@ -133,8 +134,9 @@ bool tx_copy_feed(struct tx *tx, const char *rows, size_t length);
 /* True once the server has refused a row: more of them are of no use. */
 bool tx_copy_is_refused(const struct tx *tx);
 
-/* All rows were handed over: `done` is called when the server has them, `copy.count` of them. */
-void tx_copy_end(struct tx *tx);
+/* All rows were handed over: `done` is called when the server has them, `copy.count` of them. `cut`
+ * says that there were more, kept back because one seemed refused: it fails even if none was. */
+void tx_copy_end(struct tx *tx, bool cut);
 
 /* The rows are to be forgotten, and the transaction has failed: `done` is called when that is so.
  */

@@ -108,21 +108,22 @@ Db.exec = native.exec
 Db.queue = native.queue
 Db.send_batch = native.send_batch
 
--- Feeds a COPY until the rows end, or the server has refused one.
+-- Feeds a COPY until the rows end, or the server has refused one as it seems: true if there may be more.
 local function feed(tx, rows)
   if type(rows) == "function" then
     for row in rows do
       if not tx:copy_row(row) then
-        return
+        return true
       end
     end
   else
     for i = 1, #rows do
       if not tx:copy_row(rows[i]) then
-        return
+        return true
       end
     end
   end
+  return false
 end
 
 --- Stores many rows by COPY: `rows` is a list of rows or a function that returns the next one, each a
@@ -132,12 +133,12 @@ function Tx:copy_from(name, columns, rows)
     error("copy_from needs a list of rows, or a function that returns the next row", 2)
   end
   self:copy_begin(name, columns)
-  local fed, err = pcall(feed, self, rows)
+  local fed, cut = pcall(feed, self, rows)
   if not fed then
     self:copy_refuse()
-    error(err, 0)
+    error(cut, 0)
   end
-  return self:copy_end()
+  return self:copy_end(cut)
 end
 
 --- The same in a transaction of its own.
