@@ -28,8 +28,8 @@
  * when a request has taken the header limit. MHD clears all of that memory after each request. */
 enum { ANSWER_ROOM = 2 * 1024 };
 
-/* Runs in which the listen queue is emptied before draining. */
-enum { MOST_LAST_RUNS = 4096 };
+/* How long the listen queue is emptied before draining. */
+#define LAST_RUNS_TIME SECONDS(1)
 
 /* How long nobody is accepted when there is no descriptor for the first. */
 #define REST_TIME MILLISECONDS(100)
@@ -313,11 +313,13 @@ static void be_quiet(struct http *http)
 }
 
 /* Who waits in the listen queue has been connected by the kernel, and has perhaps sent a request.
- * MHD accepts a few in each run; none when there are no descriptors left. */
+ * MHD accepts a few in each run; none when there are no descriptors left. Meanwhile nothing else
+ * turns, so that a queue which never empties gets a second. */
 static void accept_rest(struct http *http)
 {
     struct pollfd queue = {.fd = http->options.listen_fd, .events = POLLIN};
-    for (int i = 0; i < MOST_LAST_RUNS && !http->full && poll(&queue, 1, 0) == 1; i++) {
+    uint64_t until = clock_now() + LAST_RUNS_TIME;
+    while (!http->full && clock_now() < until && poll(&queue, 1, 0) == 1) {
         MHD_run(http->daemon);
     }
 }
