@@ -72,8 +72,9 @@ junit_totals() {
     ' <(sed 's/<testsuite /\n&/g' "$1" 2>/dev/null)
 }
 
-# suite_specs SUITE SERVER SPEC...: each file in a process of its own, several at a time. A file that
-# does not come to its end is one failure more.
+# suite_specs SUITE SERVER SPEC...: each file in a process of its own, one for two processors at a time,
+# since each has a server and a database that work too. A file that does not come to its end is one
+# failure more.
 suite_specs() {
     local suite=$1 spec
     local -a specs=()
@@ -84,7 +85,7 @@ suite_specs() {
     mapfile -t specs < <(find "$@" -name '*_spec.lua' | sort)
     spec_passed=0 spec_failed=0 spec_skipped=0
     if ((${#specs[@]})); then
-        run_child xargs -a <(printf '%s\n' "${specs[@]}") -P "$(nproc)" -n 1 \
+        run_child xargs -a <(printf '%s\n' "${specs[@]}") -P "$((($(nproc) + 1) / 2))" -n 1 \
             tools/run_spec.bash "$spec_folder" "$SPEC_TIMEOUT" || true
     fi
     for spec in "${specs[@]}"; do
