@@ -40,8 +40,8 @@ local app = require "moonpool"
 local db = app.db
 
 app.post("/read", { deadline = 1 }, function() return db:query("select linger()") end)
-app.post("/write", { deadline = 1 }, function() return db:query("select write_and_linger()") end)
-app.post("/exec", { deadline = 1 }, function() return db:exec("insert into notes select 'x' where linger() = 1") end)
+app.post("/write", { deadline = 3 }, function() return db:query("select write_and_linger()") end)
+app.post("/exec", { deadline = 3 }, function() return db:exec("insert into notes select 'x' where linger() = 1") end)
 app.post("/call", function(req) return { body = db:query_row("select write($1) as body", req.body.text).body } end)
 app.post("/try", function()
   return db:transaction(function(tx) return tx:query_row("select try_to_write() as done") end)
