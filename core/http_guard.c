@@ -14,6 +14,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "uri.h"
+
 enum place {
     PLACE_START,
     PLACE_START_LF, /* of an empty line before a message */
@@ -472,15 +474,6 @@ static size_t at_body(struct guard *guard, char *data, size_t size)
     return skip(guard, size, PLACE_START);
 }
 
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9') {
-        return c - '0';
-    }
-    c |= 0x20;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 static size_t end_size(struct guard *guard, char c)
 {
     if (guard->word_length == 0 || (c != ';' && c != '\r')) {
@@ -493,7 +486,7 @@ static size_t end_size(struct guard *guard, char c)
 
 static size_t at_chunk_size(struct guard *guard, char *data, size_t size)
 {
-    int digit = hex_digit(*data);
+    int digit = uri_hex_digit(*data);
     if (digit < 0) {
         return end_size(guard, *data);
     }

@@ -6,7 +6,7 @@
 #include "arena.h"
 #include "json.h"
 
-static int hex_digit(char c)
+int uri_hex_digit(char c)
 {
     if (c >= '0' && c <= '9') {
         return c - '0';
@@ -18,8 +18,8 @@ static int hex_digit(char c)
 /* The byte of the "%XX" at `raw`; -1 if it is malformed or a NUL. */
 static int escaped_byte(const char *raw, const char *end)
 {
-    int high = end - raw > 2 ? hex_digit(raw[1]) : -1;
-    int low = end - raw > 2 ? hex_digit(raw[2]) : -1;
+    int high = end - raw > 2 ? uri_hex_digit(raw[1]) : -1;
+    int low = end - raw > 2 ? uri_hex_digit(raw[2]) : -1;
     return high < 0 || low < 0 || high + low == 0 ? -1 : high << 4 | low;
 }
 

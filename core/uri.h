@@ -7,6 +7,9 @@
 
 struct arena;
 
+/* 0 to 15; -1 for what is no hexadecimal digit. */
+int uri_hex_digit(char c);
+
 /* Decodes `raw` up to `end` into `out`, which has room for as many bytes; '+' becomes a blank if
  * `plus`. Returns the length, or -1 for a bad encoding, a NUL, or what is not UTF-8. */
 ptrdiff_t uri_decode(const char *raw, const char *end, bool plus, char *out);
