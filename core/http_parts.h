@@ -162,7 +162,4 @@ void exchange_fail_answer(struct exchange *exchange);
 /* Answers on the socket itself while MHD cannot; it is the last answer. */
 void exchange_answer_past_mhd(struct exchange *exchange);
 
-/* True if `text` may be a header's name (RFC 9110, section 5.6.2). */
-bool http_is_token(const char *text);
-
 #endif

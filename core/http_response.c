@@ -20,13 +20,6 @@ void exchange_fail(struct exchange *exchange, enum error_code code, const char *
     request_fail(exchange->request, &err, NULL);
 }
 
-bool http_is_token(const char *text)
-{
-    size_t length = strspn(text, "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
-                                 "ABCDEFGHIJKLMNOPQRSTUVWXYZ");
-    return length > 0 && text[length] == '\0';
-}
-
 /* Headers that only the edge can get right. */
 static bool is_reserved(const char *name)
 {
@@ -47,7 +40,7 @@ static void add_header(struct MHD_Response *response, const struct request *requ
     if (is_reserved(header->name)) {
         return;
     }
-    if (!http_is_token(header->name) ||
+    if (!request_is_token(header->name) ||
         MHD_add_response_header(response, header->name, header->value) != MHD_YES) {
         log_event(LOG_WARN, "response header dropped", "request %s: not a valid header: %s",
                   request->id, header->name);

@@ -148,3 +148,10 @@ void request_done(struct request *request)
 {
     request->on_done(request);
 }
+
+bool request_is_token(const char *text)
+{
+    size_t length = strspn(text, "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
+                                 "ABCDEFGHIJKLMNOPQRSTUVWXYZ");
+    return length > 0 && text[length] == '\0';
+}

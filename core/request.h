@@ -80,4 +80,7 @@ void request_fail(struct request *request, const struct error *err, const char *
 /* Tells the edge that the response is there. */
 void request_done(struct request *request);
 
+/* True if `text` may be the name of a header (RFC 9110, section 5.6.2). */
+bool request_is_token(const char *text);
+
 #endif
