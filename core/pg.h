@@ -130,9 +130,6 @@ void pg_abandon(struct pg *pg, struct pg_run *run);
  * for (a COMMIT). No run's `done` is called any more. */
 bool pg_release(struct pg *pg, bool cancel);
 
-/* True between BEGIN and its end, as the server last said. */
-bool pg_in_transaction(const struct pg *pg);
-
 /* True if the session should not be used again, whatever its state. */
 bool pg_is_worn(const struct pg *pg);
 

@@ -175,7 +175,7 @@ void shared_return_session(struct shared *shared, struct shared_worker *worker)
 }
 
 /* An idle session ends with its client. One in the middle of a statement is noticed by the server
- * within client_connection_check_interval, which is a second (pg.c). */
+ * within client_connection_check_interval, which is a second (pg_open.c). */
 enum { GHOSTS_MS = 1500 };
 
 static void leave_ghosts(struct shared_worker *worker)
