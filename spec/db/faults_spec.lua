@@ -100,11 +100,6 @@ describe("a database fault", function()
     cluster:destroy()
   end)
 
-  local function metric(name)
-    local text = support.http.request(server.admin_url, "GET", "/metrics").body
-    return assert(tonumber(text:match("\nmoonpool_" .. name .. " ([%d.]+)")), name)
-  end
-
   -- Often enough that both workers were asked.
   local function serves()
     for _ = 1, 8 do
@@ -138,8 +133,8 @@ describe("a database fault", function()
   end)
 
   after_each(function()
-    assert.equal(0, metric("worker_restarts_total"))
-    assert.equal(0, metric("requests_in_flight"))
+    assert.equal(0, server:metric("worker_restarts_total"))
+    assert.equal(0, server:metric("requests_in_flight"))
   end)
 
   -- Reads, transactions and groups, all of which are waiting for PostgreSQL when this returns.
@@ -359,12 +354,12 @@ describe("a database fault", function()
     server.db:exec("alter role app connection limit 0")
     finally(function() server.db:exec("alter role app connection limit -1") end)
     wait_red_without_sessions()
-    local before, started = metric("pool_connect_failures_total"), socket.gettime()
+    local before, started = server:metric("pool_connect_failures_total"), socket.gettime()
     for _ = 1, 100 do
       support.problem(server:get("/count"), 503, "database-unavailable")
     end
     local took = socket.gettime() - started
-    local attempts = metric("pool_connect_failures_total") - before
+    local attempts = server:metric("pool_connect_failures_total") - before
     -- In each of two workers one after 50 ms at the soonest, with jitter.
     assert.is_true(attempts <= 4 + 2 * took / 0.035, attempts)
     server.db:exec("alter role app connection limit -1")

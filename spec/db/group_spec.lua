@@ -63,14 +63,9 @@ end)
 app.post("/late", function() db:group("late", function(_, inputs) return inputs end) end)
 ]]
 
-local function metric(server, name)
-  local body = support.http.request(server.admin_url, "GET", "/metrics").body
-  return math.tointeger(tonumber(body:match("\nmoonpool_" .. name .. " (%d+)")))
-end
-
 local function wait_in_flight(server, count)
   support.eventually(count .. " requests in flight", function()
-    return metric(server, "requests_in_flight") == count
+    return server:metric("requests_in_flight") == count
   end)
 end
 
@@ -140,7 +135,7 @@ describe("inputs of a group that come at the same time", function()
   setup(function() server = start { flags = { "--workers", "3", "--pool-max", "6", "--no-watch" } } end)
   teardown(function() server:stop() end)
   before_each(function() wait_in_flight(server, 0) end)
-  after_each(function() assert.equal(0, metric(server, "requests_in_flight")) end)
+  after_each(function() assert.equal(0, server:metric("requests_in_flight")) end)
 
   it("meet in one transaction, whichever worker they come to, and get their own outputs", function()
     local inputs = texts(30, "meet")

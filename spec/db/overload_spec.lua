@@ -25,11 +25,6 @@ app.get("/slow", { deadline = 10 }, function()
 end)
 ]]
 
-local function metric(server, name)
-  local text = support.http.request(server.admin_url, "GET", "/metrics").body
-  return tonumber(text:match("\nmoonpool_" .. name .. " (%S+)"))
-end
-
 local function begin(server, path, count)
   local connections = {}
   for i = 1, count do
@@ -74,23 +69,23 @@ describe("an overload", function()
   for _, path in ipairs { "/pool", "/turn" } do
     it("is told at once to those who cannot make it: waiting at " .. path, function()
       assert.equal(0, count_of(finish(begin(server, path, 6)), 503))
-      local before = metric(server, "shed_total")
+      local before = server:metric("shed_total")
       local first = begin(server, path, 5)
       support.eventually("a queue", function()
-        return metric(server, "requests_in_flight") == 5
+        return server:metric("requests_in_flight") == 5
       end)
       local connections = begin(server, path, 55)
       local answer = assert(connections[55]:receive())
       support.problem(answer, 503, "overloaded")
       assert.is_not_nil(tonumber(answer.headers["retry-after"]))
-      assert.is_true(metric(server, "requests_in_flight") > 0, "it was told when all was over")
+      assert.is_true(server:metric("requests_in_flight") > 0, "it was told when all was over")
       connections[55]:close()
       connections[55] = nil
       local statuses, overloaded = finish(connections)
       assert.equal(5, count_of(finish(first), 200))
       assert.is_true(count_of(statuses, 200) >= 10, table.concat(statuses, " "))
       assert.is_true(overloaded >= 10, table.concat(statuses, " "))
-      assert.is_true(metric(server, "shed_total") - before > overloaded - 1)
+      assert.is_true(server:metric("shed_total") - before > overloaded - 1)
     end)
   end
 

@@ -99,17 +99,6 @@ app.get("/kept-unread", function() return kept.unread.name end)
 app.get("/return-kept-unread", function() return kept.unread end)
 ]]
 
--- Kilobytes that any worker of the server has had in memory at most.
-local function peak(server)
-  local most = 0
-  for _, pid in ipairs(server:workers()) do
-    for line in assert(io.lines("/proc/" .. pid .. "/status")) do
-      most = math.max(most, tonumber(line:match("^VmHWM:%s+(%d+)") or 0))
-    end
-  end
-  return most
-end
-
 describe("a row of query_row", function()
   local server
 
@@ -168,9 +157,10 @@ describe("a row of query_row", function()
     for i = 1, 20 do names[i] = "1 as " .. ("name_%02d_"):format(i) .. ("x"):rep(40) end
     local path = "/encoded-again?sql=select%20" .. table.concat(names, ","):gsub(" ", "%%20") .. "&times="
     server:get(path .. 10)
-    local before = peak(server)
+    local worker = server:workers()[1]
+    local before = support.shell.peak_memory(worker)
     assert.equal(204, server:get(path .. 20000).status)
-    assert.is_true(peak(server) < before + 8 * 1024)
+    assert.is_true(support.shell.peak_memory(worker) < before + (8 << 20))
   end)
 
   it("can be a parameter", function()

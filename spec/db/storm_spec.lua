@@ -79,11 +79,6 @@ begin
 end $$
 ]]
 
-local function metric(server, name)
-  local text = support.http.request(server.admin_url, "GET", "/metrics").body
-  return tonumber(text:match("\nmoonpool_" .. name .. " (%S+)"))
-end
-
 local function count_sessions(server, condition)
   return server.db:value([[
     select count(*) from pg_stat_activity
@@ -141,8 +136,8 @@ end
 -- So many can work at the same time.
 local function assert_whole(server, count)
   support.eventually("the pool to be at rest", function()
-    return metric(server, "pool_waiting") == 0 and metric(server, "requests_in_flight") == 0
-      and metric(server, "pool_sessions") == count_sessions(server, "true")
+    return server:metric("pool_waiting") == 0 and server:metric("requests_in_flight") == 0
+      and server:metric("pool_sessions") == count_sessions(server, "true")
   end)
   local answers = support.http.at_once(server.url, count, function() return "GET", "/hold" end, function()
     support.eventually("all permits to be in use", function()
@@ -274,7 +269,7 @@ describe("sessions that PostgreSQL cannot end", function()
     support.eventually("a commit that waits", function()
       connection = server:begin("GET", "/patient-commit")
       support.eventually("it to wait or end", function()
-        return waiting_commits() > 0 or metric(server, "requests_in_flight") == 0
+        return waiting_commits() > 0 or server:metric("requests_in_flight") == 0
       end)
       return waiting_commits() > 0
     end)

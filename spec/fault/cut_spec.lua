@@ -76,18 +76,13 @@ local function stop()
   server:stop()
 end
 
-local function metric(name)
-  local text = support.http.request(server.admin_url, "GET", "/metrics").body
-  return math.tointeger(tonumber(text:match("\nmoonpool_" .. name .. " (%d+)")))
-end
-
 local function assert_nothing_leaked()
   support.eventually("as many sessions as the pool knows of", function()
-    local sessions = metric("pool_sessions")
+    local sessions = server:metric("pool_sessions")
     return sessions == server.db:sessions() and sessions == server.proxy:status().sessions
-      and sessions <= 4 and metric("requests_in_flight") == 0 and metric("pool_waiting") == 0
+      and sessions <= 4 and server:metric("requests_in_flight") == 0 and server:metric("pool_waiting") == 0
   end)
-  assert.equal(0, metric("worker_restarts_total"))
+  assert.equal(0, server:metric("worker_restarts_total"))
 end
 
 local function create_next(path, name)

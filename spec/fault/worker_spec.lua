@@ -33,16 +33,10 @@ local function stop()
   server:stop()
 end
 
-local function metric(name)
-  local text = support.http.request(server.admin_url, "GET", "/metrics").body
-  return math.tointeger(tonumber(text:match("\nmoonpool_" .. name .. " (%d+)")))
-end
-
 local function start(workers, ...)
   server = support.server.start {
     app = false, scripts = { ["spec.lua"] = SCRIPT }, flags = { "--no-watch", "--workers", workers, ... },
   }
-  support.eventually("all workers", function() return metric("workers_ready") == workers end)
 end
 
 -- Ids begin with a number that is the worker's own.
@@ -131,15 +125,15 @@ describe("a worker that is killed under load", function()
   it("is replaced, the others do not notice, and its listen queue is served", function()
     local connections = connect_all(32)
     send_all(connections, "/slower")
-    support.eventually("requests in flight", function() return metric("requests_in_flight") > 16 end)
+    support.eventually("requests in flight", function() return server:metric("requests_in_flight") > 16 end)
     local victim = server:workers()[1]
     local killed_at = socket.gettime()
     support.shell.must("kill -9 " .. victim)
     assert_all_served(get_at_once(40, "/quick"))
-    support.eventually("four workers", function() return metric("workers_ready") == 4 end)
+    support.eventually("four workers", function() return server:metric("workers_ready") == 4 end)
     assert.is_true(socket.gettime() - killed_at < 3)
     assert.is_true(count_workers(receive_all(connections)) <= 1)
-    assert.equal(1, metric("worker_restarts_total"))
+    assert.equal(1, server:metric("worker_restarts_total"))
   end)
 
   it("again and again keeps the server from nothing, nor is it started without a pause", function()
@@ -153,7 +147,7 @@ describe("a worker that is killed under load", function()
     end
     assert.equal(1, count_workers(connections), "one worker was left alone")
     assert.is_true(kills >= 4 and kills <= 40, kills .. " kills")
-    support.eventually("four workers", function() return metric("workers_ready") == 4 end)
+    support.eventually("four workers", function() return server:metric("workers_ready") == 4 end)
     assert_all_served(get_at_once(40, "/quick"))
   end)
 end)
@@ -189,6 +183,6 @@ describe("memory that a script has eaten up", function()
     end
     assert.is_true(refused < 45, refused .. " of 135 were refused")
     assert_all_served(get_at_once(30, "/quick"))
-    assert.equal(0, metric("worker_restarts_total"))
+    assert.equal(0, server:metric("worker_restarts_total"))
   end)
 end)

@@ -48,15 +48,6 @@ local function cpu_ticks(pid)
   return tonumber(user) + tonumber(system)
 end
 
--- Bytes that belong to the process alone.
-local function private_memory(pid)
-  local sum = 0
-  for size in support.shell.read(("/proc/%d/smaps_rollup"):format(pid)):gmatch("Private_%a+: +(%d+)") do
-    sum = sum + tonumber(size) * 1024
-  end
-  return sum
-end
-
 -- Connections that have each sent a request.
 local function open(server, count)
   local connections = {}
@@ -190,16 +181,16 @@ describe("an idle connection", function()
     local worker = worker_of(server)
     close(open(server, 1))
     local COUNT, SLACK = 600, 512 * 1024
-    local before = private_memory(worker)
+    local before = support.shell.private_memory(worker)
     local connections = open(server, COUNT)
     for _, connection in ipairs(connections) do
       assert.equal(200, assert(connection:receive()).status)
     end
-    local grown = private_memory(worker) - before
+    local grown = support.shell.private_memory(worker) - before
     assert.is_true(grown < COUNT * 12000 + SLACK, "grown by " .. grown)
     close(connections)
     support.eventually("the memory to be given back", function()
-      return private_memory(worker) - before < grown / 4
+      return support.shell.private_memory(worker) - before < grown / 4
     end)
   end)
 end)

@@ -10,15 +10,6 @@ app.get("/fill", { deadline = 30 }, function()
 end)
 ]]
 
--- Kilobytes that belong to this process alone.
-local function private_memory(pid)
-  local sum = 0
-  for line in assert(io.lines("/proc/" .. pid .. "/smaps_rollup")) do
-    sum = sum + tonumber(line:match("^Private_%a+:%s+(%d+)") or 0)
-  end
-  return sum
-end
-
 describe("the memory of a worker", function()
   -- The sanitizers keep what is freed for themselves.
   local run = support.environment.is_sanitized() and pending or it
@@ -30,12 +21,12 @@ describe("the memory of a worker", function()
       flags = { "--no-watch" },
     }
     local pid = server:workers()[1]
-    local idle = private_memory(pid)
+    local idle = support.shell.private_memory(pid)
     for _ = 1, 5 do
       assert.is_true(server:get("/fill"):json().kilobytes > 10000)
     end
     support.eventually("the memory to come back", function()
-      return private_memory(pid) < 1.5 * idle + 512
+      return support.shell.private_memory(pid) < 1.5 * idle + 512 * 1024
     end)
     server:stop()
   end)

@@ -31,7 +31,7 @@ local LOG_LINES = 40 -- of each server, shown when a spec fails
 ---@field db db.Database
 ---@field url string
 ---@field admin_url string
----@field worker_count string
+---@field worker_count integer
 ---@field process shell.Process
 ---@field proxy? proxy.Proxy
 local Server = {}
@@ -181,7 +181,7 @@ function Server:wait_serving(offset)
   local line = self:wait_log("[ \"]serving[ \"]", offset)
   self.url = assert(line:match("[ \"]url\"?[=:]\"?(http://[^%s\"]+)"), line)
   self.admin_url = assert(line:match("[ \"]admin\"?[=:]\"?(http://[^%s\"]+)"), line)
-  self.worker_count = assert(line:match("[ \"]workers\"?[=:](%d+)"), line)
+  self.worker_count = assert(tonumber(line:match("[ \"]workers\"?[=:](%d+)")), line)
 end
 
 ---Waits until the server is ready, and all of its workers are.
@@ -189,15 +189,29 @@ function Server:wait_ready()
   eventually("/readyz", function()
     return self:readyz().status == 200
   end)
-  eventually("all workers", function()
-    local metrics = http.request(self.admin_url, "GET", "/metrics").body
-    return metrics:match("\nmoonpool_workers_ready (%d+)") == self.worker_count
-  end)
+  eventually("all workers", function() return self:metric("workers_ready") == self.worker_count end)
 end
 
 ---@return http.Answer
 function Server:readyz()
   return http.request(self.admin_url, "GET", "/readyz")
+end
+
+---All figures of /metrics, by their names without "moonpool_".
+---@return table<string, number>
+function Server:metrics()
+  local figures = {}
+  local text = http.request(self.admin_url, "GET", "/metrics").body
+  for name, value in text:gmatch("\nmoonpool_([%w_]+) (%S+)") do
+    figures[name] = tonumber(value)
+  end
+  return figures
+end
+
+---@param name string e.g. "pool_waiting"
+---@return number
+function Server:metric(name)
+  return assert(self:metrics()[name], name)
 end
 
 ---@param method string

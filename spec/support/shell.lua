@@ -146,4 +146,22 @@ function shell.children(pid)
   return pids
 end
 
+---Bytes that belong to the process alone.
+---@param pid integer
+---@return integer
+function shell.private_memory(pid)
+  local sum = 0
+  for kilobytes in assert(shell.read(("/proc/%d/smaps_rollup"):format(pid))):gmatch("Private_%a+: +(%d+)") do
+    sum = sum + tonumber(kilobytes) * 1024
+  end
+  return sum
+end
+
+---Bytes that the process has had in memory at most.
+---@param pid integer
+---@return integer
+function shell.peak_memory(pid)
+  return tonumber(assert(shell.read(("/proc/%d/status"):format(pid))):match("VmHWM:%s+(%d+)")) * 1024
+end
+
 return shell
