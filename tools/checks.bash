@@ -19,6 +19,7 @@ check_each() {
         if ! output=$("${tool[@]}" "$file" 2>&1); then
             printf '%s: %s\n' "$label" "$file"
             head -n 12 <<<"$output"
+            note_failure "checks: $label: $file" <<<"$output"
             bad=$((bad + 1))
         fi
     done
@@ -46,6 +47,7 @@ suite_checks() {
 
 command_check() {
     ensure_packages check
+    make_scratch
     suite_checks
     finish
 }

@@ -42,15 +42,35 @@ remove_scratch() {
 # suite_c SUITE BUILD_FOLDER: meson runs the C tests; its JUnit report counts their TAP lines.
 suite_c() {
     local suite=$1 folder=$2 status=0 passed=0 failed=0 skipped=0
-    local report=$folder/meson-logs/testlog.junit.xml
+    local report=$folder/meson-logs/testlog.junit.xml log=$folder/meson-logs/testlog.txt
     say "$suite"
-    rm -f "$report"
+    rm -f "$report" "$log"
     run_child meson test -C "$folder" --no-rebuild --print-errorlogs || status=$?
     read -r passed failed skipped < <(junit_totals "$report") || true
     if ((status != 0 && failed == 0)); then
         failed=1
     fi
+    if ((failed)); then
+        note_failed_programs "$suite" "$log"
+    fi
     record "$suite" "$passed" "$failed" "$skipped"
+}
+
+# note_failed_programs SUITE LOG: of each C test that did not end well, how it ended, the TAP lines that
+# say why, and what it wrote to standard error.
+note_failed_programs() {
+    local program
+    while read -r program; do
+        note_failure "$1: $program" < <(awk -v program="$program" '
+            /^=+ [0-9]+\/[0-9]+ =+$/ { wanted = stream = 0 }
+            /^test: / { sub(/^test: +/, ""); wanted = $0 == program }
+            /^-+ std(out|err) -+$/ { stream = $2; next }
+            wanted && (/^(result:|not ok|# )/ || stream == "stderr")
+        ' "$2")
+    done < <(awk '
+        /^test: / { sub(/^test: +/, ""); program = $0 }
+        /^result: / && !/exit status 0$/ { print program }
+    ' "$2")
 }
 
 # Sums the <testsuite> elements of a JUnit report: passed, failed, skipped.
@@ -89,26 +109,32 @@ suite_specs() {
             tools/run_spec.bash "$spec_folder" "$SPEC_TIMEOUT" || true
     fi
     for spec in "${specs[@]}"; do
-        count_spec "$spec"
+        count_spec "$suite" "$spec"
     done
     record "$suite" "$spec_passed" "$spec_failed" "$spec_skipped"
 }
 
-# Adds the counts of one file to spec_passed, spec_failed and spec_skipped.
+# count_spec SUITE SPEC: adds the counts of one file to spec_passed, spec_failed and spec_skipped, and
+# notes its failures.
 count_spec() {
-    local name=${1//\//_} passed=0 failed=0 skipped=0 status=1 running=
-    read -r status <"$spec_folder/$name.status" || true
-    if [[ -e $spec_folder/$name.counts ]]; then
-        { read -r passed failed skipped && read -r running; } <"$spec_folder/$name.counts" || true
+    local base=$spec_folder/${2//\//_} passed=0 failed=0 skipped=0 status=1 running= fault
+    read -r status <"$base.status" || true
+    if [[ -e $base.counts ]]; then
+        { read -r passed failed skipped && read -r running; } <"$base.counts" || true
     fi
+    for fault in "$base".fault.*.message; do
+        if [[ -e $fault ]]; then
+            note_failure "$1: $2" "${fault%.message}.logs" <"$fault"
+        fi
+    done
     if [[ -n $running ]]; then
-        printf '\n  %s ended, or took more than %s s, in: %s\n' "$1" "$SPEC_TIMEOUT" "$running"
+        note_failure "$1: $2 ended, or took more than $SPEC_TIMEOUT s" "$base.log" <<<"in: $running"
         failed=$((failed + 1))
     elif ((passed + failed + skipped == 0)); then
-        printf '\n  %s checked nothing\n' "$1"
+        note_failure "$1: $2 checked nothing" "$base.log" </dev/null
         failed=1
     elif ((status != 0 && failed == 0)); then
-        printf '\n  %s ended with status %s\n' "$1" "$status"
+        note_failure "$1: $2 ended with status $status" "$base.log" </dev/null
         failed=1
     fi
     spec_passed=$((spec_passed + passed))
@@ -133,6 +159,7 @@ suite_sanitizer_reports() {
             count=$((count + 1))
             printf '%s\n' "--- report $count"
             head -n 60 "$report"
+            note_failure "$suite: report $count" <"$report"
         fi
     done
     if ((count == 0)); then
@@ -144,11 +171,15 @@ suite_sanitizer_reports() {
 
 # suite_chaos SUITE SERVER: a short run with a seed that is always the same; ./dev chaos has longer ones.
 suite_chaos() {
+    local output=$scratch/chaos status=0
     say "$1"
-    if run_child timeout --kill-after=10 "$SUITE_TIMEOUT" python3 tools/chaos/run.py --seed 1 \
-        --minutes 0.15 --moonpool "$2"; then
+    run_child timeout --kill-after=10 "$SUITE_TIMEOUT" python3 tools/chaos/run.py --seed 1 \
+        --minutes 0.15 --moonpool "$2" >"$output" 2>&1 || status=$?
+    cat "$output"
+    if ((status == 0)); then
         record "$1" 1 0 0
     else
+        note_failure "$1: ended with status $status" "$output" < <(grep -E 'FINDING|^seed' "$output")
         record "$1" 0 1 0
     fi
 }
@@ -160,8 +191,14 @@ suites_of() {
         suite_specs "specs$1" "$3/moonpool" spec
         suite_chaos "chaos$1" "$3/moonpool"
     else
-        record "build$1" 0 1 0
+        note_failed_build "build$1" "$3"
     fi
+}
+
+# note_failed_build SUITE BUILD_FOLDER: what is left to build fails again, and says why.
+note_failed_build() {
+    note_failure "$1" < <(ninja -C "$2" 2>&1 | tail -n 15)
+    record "$1" 0 1 0
 }
 
 # Only the given spec files or folders.
@@ -169,7 +206,7 @@ test_some() {
     if build_test; then
         suite_specs specs build-test/moonpool "$@"
     else
-        record build 0 1 0
+        note_failed_build build build-test
     fi
 }
 
@@ -204,10 +241,11 @@ command_test() {
     finish
 }
 
-# Prints the summary, whose last line is for machines too, and gives the verdict.
+# Prints the summary and what failed; the last line is for machines too. Gives the verdict.
 finish() {
     printf '\nSummary\n'
     printf '%s\n' "${summary[@]}"
+    show_failures
     printf '\n%s\n' "$(totals "$total_passed" "$total_failed" "$total_skipped")"
     ((total_failed == 0 && total_passed > 0))
 }

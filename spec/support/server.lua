@@ -38,17 +38,30 @@ local Server = {}
 Server.__index = Server
 
 local running = {} -- set of servers whose logs are shown when a spec fails
+local last_log = "" -- of the server that ended last
+
+local function log_tail(self)
+  local log = shell.run(("tail -n %d %s"):format(LOG_LINES, shell.quote(self.log_path)))
+  return ("log of the server in %s:\n%s\n"):format(self.folder, log)
+end
+
+---The last lines that the servers of this spec have logged, those that still run last.
+---@return string
+function server.logs()
+  local logs = { last_log }
+  for self in pairs(running) do
+    logs[#logs + 1] = log_tail(self)
+  end
+  return table.concat(logs)
+end
 
 local function dump_logs()
-  for self in pairs(running) do
-    local log = shell.run(("tail -n %d %s"):format(LOG_LINES, shell.quote(self.log_path)))
-    io.stderr:write("\nlog of the server in ", self.folder, ":\n", log, "\n")
-  end
+  io.stderr:write("\n", server.logs())
   return nil, true -- others are to hear of the failure too
 end
 
-busted.subscribe({ "failure", "it" }, dump_logs)
-busted.subscribe({ "error", "it" }, dump_logs)
+busted.subscribe({ "failure" }, dump_logs)
+busted.subscribe({ "error" }, dump_logs)
 
 local function copy_sources(self, options)
   local root = environment.root()
@@ -284,8 +297,7 @@ local function check_sanitizers(self)
   local log = self:log()
   local found = log:match("[^\n]*ERROR: %w+Sanitizer[^\n]*") or log:match("[^\n]*runtime error:[^\n]*")
   if found then
-    dump_logs()
-    error(found, 0)
+    error(found .. "\n" .. log_tail(self), 0)
   end
 end
 
@@ -305,6 +317,9 @@ function Server:halt(signal)
 end
 
 local function clean_up(self)
+  if running[self] then
+    last_log = log_tail(self)
+  end
   running[self] = nil
   if self.proxy then
     self.proxy:stop()
