@@ -5,11 +5,9 @@
  *   QUEUEING   -> ACQUIRING   [on_turn]
  *   NEW, ACQUIRING, OPEN -> RUNNING or COMMITTING  [start]
  *   RUNNING    -> OPEN        [on_done]      or NEW where each batch stands for itself
- *   OPEN       -> COPYING     [tx_copy]
- *   COPYING   <-> FEEDING     [on_copy_turned, tx_copy_feed, tx_copy_end]
- *   COPYING    -> OPEN        [end_copy]     ENDED if the connection is lost
+ *   OPEN      <-> COPYING     [tx_copy, end_copy]  and FEEDING: tx_copy.c
  *   COMMITTING -> ENDED       [on_done]
- *   any        -> ENDED       [tx_abort, end] */
+ *   any        -> ENDED       [tx_abort, tx_end] */
 #include "tx.h"
 
 #include <assert.h>
@@ -19,6 +17,7 @@
 #include "loop.h"
 #include "shared.h"
 #include "times.h"
+#include "tx_parts.h"
 
 static const struct statement commit_statement = {.sql = "commit", .key = STATEMENT_KEY_COMMIT};
 
@@ -35,16 +34,6 @@ static const struct statement key_lock_statement = {
 
 /* A batch is sent when it has grown by so many items. */
 enum { STREAM_ITEMS = 128 };
-
-static struct loop *tx_loop(const struct tx *tx)
-{
-    return tx->database->pool.loop;
-}
-
-static struct shared_worker *tx_counters(const struct tx *tx)
-{
-    return tx->database->pool.slot;
-}
 
 static void describe_own(struct statement *statement, const char *sql, bool keep)
 {
@@ -148,12 +137,6 @@ static void give_back(struct tx *tx, bool cancel)
     turn_end(&tx->database->turns, &tx->turn);
 }
 
-/* How long the present wait has lasted. */
-static uint64_t waited(const struct tx *tx)
-{
-    return tx_loop(tx)->now - tx->waiting_since;
-}
-
 static void write_timeout(struct tx *tx)
 {
     uint64_t left = deadline_left(tx->deadline, clock_now()) / 1000;
@@ -225,71 +208,7 @@ static void run_writable(struct tx *tx)
     start(tx);
 }
 
-/* The batch carries its own commit: COMMIT, or the Sync behind statements that stand for
- * themselves. */
-static bool commits(const struct tx *tx)
-{
-    return tx->batch.commit || (tx->options.autocommit && !tx->batch.describe && !tx->reads);
-}
-
-/* The server ended the session, perhaps after the commit; other errors mean that it did not commit.
- */
-static bool broke_session(const struct error *err)
-{
-    return !*err->sqlstate || strncmp(err->sqlstate, "57P", 3) == 0 ||
-           strncmp(err->sqlstate, "08", 2) == 0;
-}
-
-/* An error of the server's makes it skip what is behind, COMMIT too. One without SQLSTATE is
- * libpq's own: it blames the loss of the connection on the item whose answer it was waiting for. */
-static bool refused_by_server(const struct tx *tx, const struct batch_item *item)
-{
-    return item->state == ITEM_FAILED && *tx->batch.error.sqlstate;
-}
-
-static bool outcome_is_unknown(const struct tx *tx)
-{
-    const struct batch_item *last = &tx->batch.items[tx->batch.count - 1];
-    if (!commits(tx) || tx->batch.error.code != ERROR_UNAVAILABLE) {
-        return false;
-    }
-    for (const struct batch_item *item = tx->batch.items; item < last; item++) {
-        if (refused_by_server(tx, item)) {
-            return false;
-        }
-    }
-    /* The Sync behind a last item that is done may have committed it, or not. */
-    return last->state == ITEM_SENT || last->state == ITEM_DONE ||
-           (last->state == ITEM_FAILED && broke_session(&tx->batch.error));
-}
-
-static void tell_timeout(struct tx *tx)
-{
-    error_set(&tx->error, ERROR_TIMEOUT,
-              "the transaction took longer than its timeout, and was rolled back");
-}
-
-static void note_outcome(struct tx *tx)
-{
-    tx->error = tx->batch.error;
-    if (outcome_is_unknown(tx)) {
-        error_set(&tx->error, ERROR_OUTCOME_UNKNOWN, "COMMIT was sent, but its answer was lost");
-    }
-    if (tx->options.read_only && strcmp(tx->error.sqlstate, "25006") == 0) {
-        tx->error.code = ERROR_DATABASE; /* The script's mistake, not a standby. */
-    }
-    if (tx->options.limited && tx->error.code == ERROR_DEADLINE) {
-        tell_timeout(tx); /* The server's clock was ahead of ours. */
-    }
-    bool done = tx->options.autocommit || tx->batch.commit;
-    if (tx->run.lost && tx->error.code == ERROR_NONE && !done) {
-        error_set(&tx->error, ERROR_UNAVAILABLE,
-                  "the connection was lost, and the transaction with it");
-    }
-    tx->failed = tx->error.code != ERROR_NONE && !tx->options.autocommit;
-}
-
-static void end(struct tx *tx)
+void tx_end(struct tx *tx)
 {
     if (tx->begun && tx->batch.commit && tx->error.code == ERROR_NONE) {
         counter_add(tx_counters(tx), transactions_committed_total, 1);
@@ -303,12 +222,18 @@ static void end(struct tx *tx)
 
 static void count_run(struct tx *tx)
 {
-    uint64_t spent = waited(tx);
+    uint64_t spent = tx_waited(tx);
     counter_add(tx_counters(tx), database_seconds_total, spent);
     counter_add(tx_counters(tx), statements_total, tx->batch.count);
     if (tx->times) {
         tx->times->database += spent;
     }
+}
+
+void tx_lose_session(struct tx *tx)
+{
+    pool_lost(&tx->database->pool, tx->pg);
+    tx->pg = NULL;
 }
 
 /* What was sent ahead has failed, while the script was queueing. */
@@ -319,12 +244,11 @@ static void on_stream_failed(struct tx *tx)
     tx->untold = true;
     counter_add(tx_counters(tx), statements_total, tx->batch.count);
     if (tx->run.lost) {
-        pool_lost(&tx->database->pool, tx->pg);
-        tx->pg = NULL;
+        tx_lose_session(tx);
     }
-    note_outcome(tx);
+    tx_note_outcome(tx);
     if (tx->run.lost) {
-        end(tx);
+        tx_end(tx);
     }
 }
 
@@ -337,8 +261,7 @@ static void on_done(struct pg_run *run)
     }
     count_run(tx);
     if (run->lost) {
-        pool_lost(&tx->database->pool, tx->pg);
-        tx->pg = NULL;
+        tx_lose_session(tx);
     } else if (may_resend(tx)) {
         tx->retried = true;
         batch_rewind(&tx->batch);
@@ -348,13 +271,13 @@ static void on_done(struct pg_run *run)
         run_writable(tx);
         return;
     }
-    note_outcome(tx);
+    tx_note_outcome(tx);
     if (tx->options.autocommit) {
-        lanes_note(&tx->database->lanes, &tx->batch, waited(tx));
+        lanes_note(&tx->database->lanes, &tx->batch, tx_waited(tx));
         tx->state = TX_NEW;
         give_back(tx, true);
     } else if (tx->batch.commit || run->lost) {
-        end(tx);
+        tx_end(tx);
     } else {
         tx->state = TX_OPEN;
     }
@@ -377,7 +300,7 @@ static void on_granted(struct pool_waiter *waiter, struct pg *pg, const struct e
 {
     struct tx *tx = list_entry((void *)waiter, struct tx, waiter);
     if (tx->times) {
-        tx->times->pool += waited(tx);
+        tx->times->pool += tx_waited(tx);
     }
     if (pg) {
         tx->pg = pg;
@@ -400,7 +323,7 @@ static void acquire(struct tx *tx)
 static void on_turn(struct turn *turn, const struct error *err)
 {
     struct tx *tx = list_entry((void *)turn, struct tx, turn);
-    uint64_t spent = waited(tx);
+    uint64_t spent = tx_waited(tx);
     counter_add(tx_counters(tx), queue_wait_seconds_total, spent);
     if (tx->times) {
         tx->times->queued += spent;
@@ -447,7 +370,7 @@ static void on_limit(struct timer *timer)
         return;
     }
     tx_abort(tx);
-    tell_timeout(tx);
+    tx_tell_timeout(tx);
     tx->failed = true;
     if (!idle) {
         tx->done(tx);
@@ -533,108 +456,6 @@ static void run(struct tx *tx, void (*done)(struct tx *tx))
     }
 }
 
-/* COPY. */
-
-/* That a row was refused is guessed while they are fed: rows kept back for nothing are missing. */
-static void take_copy_error(struct tx *tx)
-{
-    if (tx->error.code == ERROR_NONE) {
-        tx->error = tx->copy.error;
-    }
-    if (tx->error.code == ERROR_NONE && tx->copy_cut) {
-        error_set(&tx->error, ERROR_DATABASE,
-                  "copy_from was cut short: the server seemed to have refused a row");
-    }
-    tx->failed = tx->error.code != ERROR_NONE;
-}
-
-static void end_copy(struct tx *tx)
-{
-    take_copy_error(tx);
-    counter_add(tx_counters(tx), statements_total, 1);
-    if (tx->copy.lost) {
-        pool_lost(&tx->database->pool, tx->pg);
-        tx->pg = NULL;
-        end(tx);
-    } else {
-        tx->state = TX_OPEN;
-    }
-}
-
-static void count_copy_wait(struct tx *tx)
-{
-    counter_add(tx_counters(tx), database_seconds_total, waited(tx));
-    if (tx->times) {
-        tx->times->database += waited(tx);
-    }
-}
-
-/* While it is fed nobody waits: only the loss of the connection matters then. */
-static void on_copy_turned(struct copy_run *run)
-{
-    struct tx *tx = list_entry((void *)run, struct tx, copy);
-    bool awaited = tx->state == TX_COPYING;
-    if (awaited) {
-        count_copy_wait(tx);
-        tx->state = TX_FEEDING;
-    }
-    if (run->over) {
-        end_copy(tx);
-    }
-    if (awaited) {
-        tx->done(tx);
-    }
-}
-
-static void wait_for_copy(struct tx *tx)
-{
-    tx->state = TX_COPYING;
-    tx->waiting_since = tx_loop(tx)->now;
-}
-
-void tx_copy(struct tx *tx, const char *sql, const char *table, void (*done)(struct tx *tx))
-{
-    assert(tx->state == TX_OPEN && !tx->failed && !tx->collecting);
-    memset(&tx->error, 0, sizeof tx->error);
-    tx->done = done;
-    tx->copy.turned = on_copy_turned;
-    tx->copy.table = table;
-    tx->copy_cut = false;
-    wait_for_copy(tx);
-    pg_copy_start(tx->pg, &tx->copy, sql);
-}
-
-bool tx_copy_feed(struct tx *tx, const char *rows, size_t length)
-{
-    assert(tx->state == TX_FEEDING);
-    if (pg_copy_feed(tx->pg, rows, length)) {
-        return true;
-    }
-    wait_for_copy(tx);
-    return false;
-}
-
-bool tx_copy_is_refused(const struct tx *tx)
-{
-    return copy_is_refused(&tx->pg->copy);
-}
-
-void tx_copy_end(struct tx *tx, bool cut)
-{
-    assert(tx->state == TX_FEEDING);
-    tx->copy_cut = cut;
-    wait_for_copy(tx);
-    pg_copy_end(tx->pg, NULL);
-}
-
-void tx_copy_refuse(struct tx *tx)
-{
-    assert(tx->state == TX_FEEDING);
-    error_set(&tx->error, ERROR_SCRIPT, "copy_from was given up: its rows could not be made");
-    wait_for_copy(tx);
-    pg_copy_end(tx->pg, "the script could not make the rows");
-}
-
 void tx_send(struct tx *tx, void (*done)(struct tx *tx))
 {
     tx_batch(tx);
@@ -661,11 +482,11 @@ static void count_broken_wait(struct tx *tx)
     struct request_times unused = {0};
     struct request_times *times = tx->times ? tx->times : &unused;
     if (tx->state == TX_QUEUEING) {
-        times->queued += waited(tx);
+        times->queued += tx_waited(tx);
     } else if (tx->state == TX_ACQUIRING) {
-        times->pool += waited(tx);
+        times->pool += tx_waited(tx);
     } else if (tx->state == TX_RUNNING || tx->state == TX_COPYING || tx->state == TX_COMMITTING) {
-        times->database += waited(tx);
+        times->database += tx_waited(tx);
     }
 }
 
@@ -696,34 +517,4 @@ bool tx_may_take_effect(struct tx *tx)
         return true;
     }
     return tx->state == TX_COMMITTING;
-}
-
-bool tx_took_effect(const struct tx *tx)
-{
-    return commits(tx) && (tx->error.code == ERROR_NONE || tx->error.code == ERROR_OUTCOME_UNKNOWN);
-}
-
-void tx_deadline_error(const struct tx *tx, struct error *err)
-{
-    switch (tx->state) {
-    case TX_QUEUEING:
-        error_set(err, ERROR_QUEUE_TIMEOUT,
-                  "the deadline passed while waiting for the turn of this transaction");
-        break;
-    case TX_ACQUIRING:
-        error_set(err, ERROR_POOL_TIMEOUT,
-                  "the deadline passed while waiting for a database connection");
-        break;
-    case TX_COMMITTING:
-        error_set(err, ERROR_OUTCOME_UNKNOWN,
-                  "the deadline passed while COMMIT was under way: it may have happened");
-        break;
-    default:
-        if (tx->state == TX_RUNNING && commits(tx)) {
-            error_set(err, ERROR_OUTCOME_UNKNOWN,
-                      "the deadline passed while a statement was under way: it may have happened");
-            break;
-        }
-        error_set(err, ERROR_DEADLINE, "the deadline passed while waiting for the database");
-    }
 }
