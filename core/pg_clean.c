@@ -102,7 +102,7 @@ static bool is_in_transaction(const struct pg *pg)
 
 bool pg_is_worn(const struct pg *pg)
 {
-    return pg->pipeline.retire || pg->pipeline.prepared_count > MOST_PREPARED ||
+    return pg->pipeline.retire || pg->pipeline.prepared.count > MOST_PREPARED ||
            PQstatus(pg->conn) != CONNECTION_OK;
 }
 
@@ -134,7 +134,7 @@ static int send_reset(struct pg *pg)
 {
     pg->reset = true;
     pg->pipeline.traces = false;
-    pipeline_forget_prepared(&pg->pipeline);
+    prepared_forget_all(&pg->pipeline.prepared);
     return pipeline_send_own(&pg->pipeline, "discard all") == 0
                ? pipeline_send_own(&pg->pipeline, pg_setup_sql)
                : -1;

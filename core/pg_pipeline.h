@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "list.h"
+#include "pg_prepared.h"
 
 struct batch;
 struct error;
@@ -34,15 +35,9 @@ struct pg_run {
 
 /* What is next to come from the server. */
 struct expectation {
-    uint8_t kind;       /* enum in the .c */
+    uint8_t kind;       /* enum in pg_pipeline_parts.h */
     struct pg_run *run; /* NULL once that was abandoned: the result is dropped */
     uint64_t item;      /* index in the batch, or for a preparation the statement's key */
-};
-
-/* A statement prepared on this connection. */
-struct prepared {
-    uint64_t key;    /* of the statement; 0 marks a free place */
-    uint32_t serial; /* its name is "m<serial>"; 0 when it must be prepared again */
 };
 
 struct pipeline {
@@ -67,10 +62,7 @@ struct pipeline {
     size_t items_in_flight;
     size_t bytes_in_flight; /* of parameters */
 
-    struct prepared *prepared; /* owned hash table of `slots`, a power of two */
-    size_t prepared_count;
-    size_t slots;
-    uint32_t last_serial;
+    struct prepared_set prepared;
 };
 
 void pipeline_init(struct pipeline *pipeline, struct pg_conn *conn);
@@ -80,8 +72,7 @@ void pipeline_finish(struct pipeline *pipeline);
 void pipeline_start(struct pipeline *pipeline, struct pg_run *run);
 
 /* Queues what the window allows into libpq's buffer; to be called again when an open run has grown
- * or is not open any more. -1 if libpq refuses: the connection is lost.
- */
+ * or is not open any more. -1 if libpq refuses: the connection is lost. */
 int pipeline_send(struct pipeline *pipeline);
 
 /* Takes in the results that have arrived. -1 if the connection is not usable any more. */
@@ -102,12 +93,8 @@ int pipeline_abandon(struct pipeline *pipeline, struct pg_run *run);
  * retire. */
 int pipeline_send_own(struct pipeline *pipeline, const char *sql);
 
-/* The server has forgotten, or is about to forget, all that is prepared. */
-void pipeline_forget_prepared(struct pipeline *pipeline);
-
 /* The connection is lost: every run is finished, with `err` as its batch's error if it has none
- * yet. Items
- * still ITEM_SENT are those whose outcome nobody knows. */
+ * yet. Items still ITEM_SENT are those whose outcome nobody knows. */
 void pipeline_fail(struct pipeline *pipeline, const struct error *err);
 
 #endif
