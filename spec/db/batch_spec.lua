@@ -165,9 +165,9 @@ describe("a batch", function()
 
   setup(function()
     server = support.server.start {
-      app = false,
-      scripts = { ["spec.lua"] = SCRIPT },
-      sql = { ["spec.sql"] = STATEMENTS, ["migrations/0900_spec.sql"] = MIGRATION },
+      script = SCRIPT,
+      statements = STATEMENTS,
+      migration = MIGRATION,
       flags = { "--no-watch" },
     }
   end)
@@ -175,18 +175,12 @@ describe("a batch", function()
 
   before_each(function() server.db:exec("truncate numbers") end)
 
-  local function post(path)
-    local answer = server:post(path, {})
-    assert.equal(200, answer.status, answer.body)
-    return answer:json()
-  end
-
   it("gives its results in the order of the queue, each in its kind", function()
-    assert.same({ n = 7, added = 1, found = 2, absent = true, count = 2, first = 1, raised = 3 }, post("/order"))
+    assert.same({ n = 7, added = 1, found = 2, absent = true, count = 2, first = 1, raised = 3 }, server:call("/order"))
   end)
 
   it("names the statement that failed", function()
-    local seen = post("/failing")
+    local seen = server:call("/failing")
     assert.is_false(seen.ok)
     assert.equal(3, seen.report.item)
     assert.equal("add_number", seen.report.statement)
@@ -197,25 +191,25 @@ describe("a batch", function()
   end)
 
   it("may be empty", function()
-    assert.same({ n = 0 }, post("/empty"))
+    assert.same({ n = 0 }, server:call("/empty"))
   end)
 
   it("outside a transaction is one of its own", function()
-    local seen = post("/without-transaction")
+    local seen = server:call("/without-transaction")
     assert.is_false(seen.ok)
     assert.equal(2, seen.report.item)
     assert.equal(0, server.db:count("numbers"))
-    assert.same({ n = 2, count = 1 }, post("/without-transaction-well"))
+    assert.same({ n = 2, count = 1 }, server:call("/without-transaction-well"))
     assert.equal(1, server.db:count("numbers"))
   end)
 
   it("that was not sent goes with COMMIT", function()
-    post("/never-sent")
+    server:call("/never-sent")
     assert.equal(1, server.db:count("numbers"))
   end)
 
   it("may have results that are larger than any buffer", function()
-    assert.same({ length = 50 * 100000 }, post("/wide"))
+    assert.same({ length = 50 * 100000 }, server:call("/wide"))
   end)
 
   local function assert_peak_below(most)
@@ -224,19 +218,19 @@ describe("a batch", function()
   end
 
   it("may have 300,000 statements, in bounded memory", function()
-    assert.same({ n = 300000, sum = 300000 }, post("/many/300000"))
+    assert.same({ n = 300000, sum = 300000 }, server:call("/many/300000"))
     assert.equal(300000, server.db:count("numbers"))
     assert_peak_below(96 << 20)
   end)
 
   it("may have very many rows in its results", function()
-    local seen = post("/returning/25000")
+    local seen = server:call("/returning/25000")
     assert.same({ n = 50000, sum = 312512500, empty = 25000, null = 25000, kind = 25000 }, seen)
     assert_peak_below(128 << 20)
   end)
 
   it("that fails with COMMIT names its statement too", function()
-    local seen = post("/failing-with-commit")
+    local seen = server:call("/failing-with-commit")
     assert.is_false(seen.ok)
     assert.equal(2, seen.report.item)
     assert.equal("add_number", seen.report.statement)
@@ -249,9 +243,9 @@ describe("a batch that is larger than Lua's memory", function()
 
   setup(function()
     server = support.server.start {
-      app = false,
-      scripts = { ["spec.lua"] = SCRIPT },
-      sql = { ["spec.sql"] = STATEMENTS, ["migrations/0900_spec.sql"] = MIGRATION },
+      script = SCRIPT,
+      statements = STATEMENTS,
+      migration = MIGRATION,
       flags = { "--lua-memory", "16MiB", "--no-watch" },
     }
   end)

@@ -114,9 +114,9 @@ describe("a :bulk statement", function()
 
   setup(function()
     server = support.server.start {
-      app = false,
-      scripts = { ["spec.lua"] = SCRIPT },
-      sql = { ["spec.sql"] = STATEMENTS, ["migrations/0900_spec.sql"] = MIGRATION },
+      script = SCRIPT,
+      statements = STATEMENTS,
+      migration = MIGRATION,
       flags = { "--no-watch" },
     }
   end)
@@ -125,8 +125,7 @@ describe("a :bulk statement", function()
 
   it("takes its rows by tx:queue and sends them as one, whatever their types", function()
     local answer = server:post("/types", {})
-    assert.equal(200, answer.status, answer.body)
-    local seen = answer:json()
+    local seen = answer:value()
     assert.equal(1, seen.n)
     assert.equal(3, seen.count)
     for _, row in ipairs {

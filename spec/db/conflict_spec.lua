@@ -182,9 +182,8 @@ describe("a transaction among others", function()
 
   setup(function()
     server = support.server.start {
-      app = false,
-      scripts = { ["spec.lua"] = SCRIPT },
-      sql = { ["migrations/0900_spec.sql"] = MIGRATION },
+      script = SCRIPT,
+      migration = MIGRATION,
       flags = { "--workers", "2", "--pool-max", "6", "--lanes", "0", "--no-watch" },
     }
   end)
@@ -215,22 +214,13 @@ describe("a transaction among others", function()
     return answer
   end
 
-  local function json(answer)
-    assert.equal(200, answer.status, answer.body)
-    return answer:json()
-  end
-
-  local function post(path, body)
-    return json(server:post(path, body or {}))
-  end
-
   it("sees what others commit meanwhile, or does not, as its isolation says", function()
     local committed, repeatable = begin("/read-twice"), begin("/read-twice", { isolation = "repeatable read" })
     wait_at_gate(2)
     server.db:exec("update counters set n = 5 where id = 1")
     gate:exec("commit")
-    assert.same({ before = 0, after = 5 }, json(finish(committed)))
-    assert.same({ before = 0, after = 0 }, json(finish(repeatable)))
+    assert.same({ before = 0, after = 5 }, finish(committed):value())
+    assert.same({ before = 0, after = 0 }, finish(repeatable):value())
   end)
 
   it("is tried again when another one wrote the same row", function()
@@ -238,7 +228,7 @@ describe("a transaction among others", function()
     wait_at_gate(1)
     server.db:exec("update counters set n = 5 where id = 1")
     gate:exec("commit")
-    assert.same({ attempts = 2, n = 5 }, json(finish(connection)))
+    assert.same({ attempts = 2, n = 5 }, finish(connection):value())
     assert.equal(6, server.db:value("select n from counters where id = 1"))
   end)
 
@@ -268,13 +258,13 @@ describe("a transaction among others", function()
     end)
     gate:exec("commit")
     other:exec("commit")
-    assert.is_true(json(finish(connection)).attempts >= 2)
+    assert.is_true(finish(connection):value().attempts >= 2)
     assert.equal("11,11", server.db:exec("select string_agg(n::text, ',') from counters"))
   end)
 
   it("is tried again only as long as there is time", function()
     -- The time may be over between two attempts or within one.
-    local seen = post("/never/0.5")
+    local seen = server:call("/never/0.5")
     assert.is_true(seen.code == "serialization" or seen.code == "transaction-timeout", seen.code)
     assert.is_true(seen.attempts > 1)
     local answer = server:post("/never/60", {})
@@ -291,14 +281,14 @@ describe("a transaction among others", function()
         where datname = current_database() and wait_event = 'SafeSnapshot']]) == 1
     end)
     other:exec("commit")
-    assert.same({ n = 0 }, json(finish(connection)))
+    assert.same({ n = 0 }, finish(connection):value())
   end)
 
   it("that is read-only cannot write, which is the script's mistake", function()
     local offset = #server:log()
     support.problem(server:post("/write", { read_only = true }), 500, "database-error")
     server:wait_log("25006", offset)
-    assert.same({ ok = true }, post("/write", {}))
+    assert.same({ ok = true }, server:call("/write", {}))
     assert.equal(1, server.db:count("logs"))
   end)
 
@@ -323,14 +313,14 @@ describe("a transaction among others", function()
       waiting[i] = begin("/key", { key = "account:17" })
     end
     server.db:wait_running("%hashtextextended%")
-    assert.same({ n = 0 }, post("/key", { key = "account:18" }))
+    assert.same({ n = 0 }, server:call("/key", { key = "account:18" }))
     assert.equal(200, server:get("/ping").status)
     assert.is_true(server.db:value("select count(*) from pg_stat_activity where query like '%hashtextextended%' "
       .. "and datname = current_database() and state = 'active' and pid <> pg_backend_pid()") <= 2)
     server.db:exec("update counters set n = 9 where id = 1")
     gate:exec("commit")
     for _, connection in ipairs(waiting) do
-      assert.same({ n = 9 }, json(finish(connection)))
+      assert.same({ n = 9 }, finish(connection):value())
     end
   end)
 
@@ -348,7 +338,7 @@ describe("a transaction among others", function()
   end
 
   it("ends at its timeout, and its request goes on", function()
-    local seen = post("/slow", { options = { timeout = 0.2 } })
+    local seen = server:call("/slow", { options = { timeout = 0.2 } })
     assert.equal("transaction-timeout", seen.code)
     assert.equal(0, seen.logs)
     server.db:wait_running("%pg_sleep%", false)
@@ -356,18 +346,18 @@ describe("a transaction among others", function()
 
   it("ends at its timeout while it waits for its turn", function()
     gate:exec("lock table logs in share row exclusive mode")
-    local seen = post("/slow", { options = { timeout = 0.2, serialize = "logs" } })
+    local seen = server:call("/slow", { options = { timeout = 0.2, serialize = "logs" } })
     assert.equal("transaction-timeout", seen.code)
   end)
 
   it("has ended by its timeout when Lua took it", function()
-    assert.equal("transaction-timeout", post("/slow-lua").code)
+    assert.equal("transaction-timeout", server:call("/slow-lua").code)
     assert.equal(0, server.db:count("logs"))
   end)
 
   it("ends at its timeout behind a savepoint, and driven by hand", function()
-    assert.equal("transaction-timeout", post("/slow-savepoint").code)
-    assert.equal("transaction-timeout", post("/slow-by-hand").code)
+    assert.equal("transaction-timeout", server:call("/slow-savepoint").code)
+    assert.equal("transaction-timeout", server:call("/slow-by-hand").code)
   end)
 
   it("answers 503 with Retry-After when nobody catches its timeout", function()
@@ -381,7 +371,7 @@ describe("a transaction among others", function()
   end)
 
   it("is not touched by a timeout that it keeps", function()
-    assert.same({ one = 1 }, post("/in-time"))
+    assert.same({ one = 1 }, server:call("/in-time"))
   end)
 
   it("whose COMMIT is refused answers with why, and not with success", function()
@@ -399,7 +389,7 @@ describe("a transaction among others", function()
     local document = support.problem(server:post("/place-alone", { id = 2, place = 1 }), 409, "conflict")
     assert.equal("places_place_key", document.constraint)
     support.problem(server:post("/place-alone", { id = 3, place = 3, log_id = 99 }), 422, "invalid")
-    assert.same({ alone = "23505", batch = "23505", kept = true }, post("/places-alone", { place = 1 }))
+    assert.same({ alone = "23505", batch = "23505", kept = true }, server:call("/places-alone", { place = 1 }))
     assert.equal(1, server.db:count("places"))
   end)
 end)

@@ -239,47 +239,41 @@ describe("copy_from", function()
 
   setup(function()
     server = support.server.start {
-      app = false,
-      scripts = { ["spec.lua"] = SCRIPT },
-      sql = { ["spec.sql"] = STATEMENTS, ["migrations/0900_spec.sql"] = MIGRATION },
+      script = SCRIPT,
+      statements = STATEMENTS,
+      migration = MIGRATION,
       flags = { "--pool-max", "1", "--lanes", "0", "--no-watch" },
     }
   end)
   teardown(function() server:stop() end)
   before_each(function() server.db:exec("truncate items, everything, slow, loud") end)
 
-  local function post(path)
-    local answer = server:post(path, {})
-    assert.equal(200, answer.status, answer.body)
-    return answer:json()
-  end
-
   local function pid()
     return server:get("/pid"):json().pid
   end
 
   it("stores a list of rows, and says how many", function()
-    assert.same({ count = 3 }, post("/table"))
+    assert.same({ count = 3 }, server:call("/table"))
     assert.equal("1 one 0.5|2 - 1|3 - -", server.db:value([[select string_agg(concat_ws(' ', id, coalesce(name, '-'),
       coalesce(price::text, '-')), '|' order by id) from items]]))
   end)
 
   it("stores no rows at all", function()
-    assert.same({ list = 0, iterator = 0 }, post("/none"))
+    assert.same({ list = 0, iterator = 0 }, server:call("/none"))
   end)
 
   it("stores 100,000 rows from an iterator", function()
-    assert.same({ count = 100000 }, post("/many/100000"))
+    assert.same({ count = 100000 }, server:call("/many/100000"))
     assert.equal(100000, server.db:count("items"))
     assert.equal("name 77777", server.db:value("select name from items where id = 77777 and price = 19444.25"))
   end)
 
   it("holds few of them in memory", function()
-    post("/many/1000")
+    server:call("/many/1000")
     local worker = server:workers()[1]
     local before = support.shell.peak_memory(worker)
     server.db:exec("truncate items")
-    post("/many/300000")
+    server:call("/many/300000")
     if not support.environment.is_sanitized() then
       local grown = support.shell.peak_memory(worker) - before
       assert.is_true(grown < 16 << 20, grown .. " bytes more")
@@ -287,12 +281,12 @@ describe("copy_from", function()
   end)
 
   it("keeps its place among the statements around it", function()
-    assert.same({ count = 1, seen = 3 }, post("/around"))
+    assert.same({ count = 1, seen = 3 }, server:call("/around"))
     assert.equal(3, server.db:count("items"))
   end)
 
   it("may be called again in the same transaction", function()
-    assert.same({ first = 10, second = 2 }, post("/twice"))
+    assert.same({ first = 10, second = 2 }, server:call("/twice"))
   end)
 
   it("stores values of every type exactly", function()
@@ -311,19 +305,19 @@ describe("copy_from", function()
   end)
 
   it("takes names literally, with or without their schema", function()
-    assert.same({ count = 1 }, post("/odd"))
+    assert.same({ count = 1 }, server:call("/odd"))
     assert.equal("x", server.db:value([[select b from other."odd ""name" where "a column" = 1]]))
   end)
 
   it("names the row that PostgreSQL refuses, and stores none", function()
-    local seen = post("/bad/70000/100000")
+    local seen = server:call("/bad/70000/100000")
     assert.equal("invalid", seen.code)
     assert.equal("22P02", seen.sqlstate)
     assert.equal(70000, seen.row)
     assert.equal("scripts/spec.lua:" .. support.line_of(SCRIPT, "-- bad"), seen.where)
     assert.equal(0, server.db:count("items"))
-    assert.equal(70000, post("/bad/70000/70000").row)
-    assert.equal(1, post("/bad/1/1").row)
+    assert.equal(70000, server:call("/bad/70000/70000").row)
+    assert.equal(1, server:call("/bad/1/1").row)
   end)
 
   it("answers 409 with the row and the constraint where a row is there already", function()
@@ -339,12 +333,12 @@ describe("copy_from", function()
   end)
 
   it("is not disturbed by warnings that come on the way", function()
-    assert.same({ count = 5000 }, post("/loud"))
+    assert.same({ count = 5000 }, server:call("/loud"))
   end)
 
   it("says that there is no such table or column", function()
-    assert.equal("42P01", post("/missing/nothing/id").sqlstate)
-    local column = post("/missing/items/nothing")
+    assert.equal("42P01", server:call("/missing/nothing/id").sqlstate)
+    local column = server:call("/missing/items/nothing")
     assert.equal("42703", column.sqlstate)
     assert.matches("spec.lua", column.where)
   end)
@@ -354,7 +348,7 @@ describe("copy_from", function()
     named = { 1, "no sequence" }, number = { 2, "no table" },
   } do
     it("names the row that it cannot take: " .. what, function()
-      local seen = post("/refused/" .. what)
+      local seen = server:call("/refused/" .. what)
       assert.equal(expected[1], seen.row)
       assert.matches(expected[2], seen.message)
       assert.equal(0, server.db:count("items"))
@@ -362,7 +356,7 @@ describe("copy_from", function()
   end
 
   it("explains what it was called with in vain", function()
-    local seen = post("/arguments")
+    local seen = server:call("/arguments")
     assert.equal(7, #seen)
     for _, message in ipairs(seen) do
       assert.matches("copy_from needs", message)
@@ -370,20 +364,20 @@ describe("copy_from", function()
   end)
 
   it("stores nothing when its iterator raises, and the error goes on", function()
-    local seen = post("/raising")
+    local seen = server:call("/raising")
     assert.equal("scripts/spec.lua:" .. support.line_of(SCRIPT, "-- raised here") .. ": no more", seen.message)
     assert.equal(0, server.db:count("items"))
-    assert.same({ count = 3 }, post("/table"))
+    assert.same({ count = 3 }, server:call("/table"))
   end)
 
   it("is taken back by a savepoint, and the transaction goes on", function()
-    assert.same({ raised = false, refused = false, count = 1 }, post("/savepoint"))
+    assert.same({ raised = false, refused = false, count = 1 }, server:call("/savepoint"))
     assert.equal("kept,kept", server.db:value("select string_agg(name, ',') from items"))
   end)
 
   for _, what in ipairs { "query", "queue", "commit", "copy", "db" } do
     it("lets nothing else be done in between: " .. what, function()
-      local seen = post("/meanwhile/" .. what)
+      local seen = server:call("/meanwhile/" .. what)
       assert.matches(what == "db" and "a transaction is open" or "a copy_from is under way", seen.message)
       assert.matches("^scripts/spec.lua:%d+: ", seen.message)
       assert.is_true(seen.ok)
@@ -392,27 +386,27 @@ describe("copy_from", function()
   end
 
   it("ends when its iterator rolls the transaction back", function()
-    assert.matches("was rolled back", post("/rolled-back").message)
+    assert.matches("was rolled back", server:call("/rolled-back").message)
     assert.equal(0, server.db:count("items"))
-    assert.same({ count = 3 }, post("/table"))
+    assert.same({ count = 3 }, server:call("/table"))
   end)
 
   it("takes its rows from a coroutine", function()
-    assert.same({ count = 3 }, post("/coroutine"))
+    assert.same({ count = 3 }, server:call("/coroutine"))
   end)
 
   it("ends at the deadline while the server is at a row", function()
     support.problem(server:post("/slow", {}), 504, "deadline-exceeded")
     server.db:wait_running("copy%", false)
     assert.equal(0, server.db:count("slow"))
-    assert.same({ count = 3 }, post("/table"))
+    assert.same({ count = 3 }, server:call("/table"))
   end)
 
   it("ends at the deadline while rows are made", function()
     support.problem(server:post("/endless", {}), 504, "deadline-exceeded")
     server.db:wait_running("copy%", false)
     assert.equal(0, server.db:count("items"))
-    assert.same({ count = 3 }, post("/table"))
+    assert.same({ count = 3 }, server:call("/table"))
   end)
 
   it("is cancelled when its client hangs up", function()
@@ -420,7 +414,7 @@ describe("copy_from", function()
     server.db:wait_running("copy%")
     connection:close()
     server.db:wait_running("copy%", false)
-    assert.same({ count = 3 }, post("/table"))
+    assert.same({ count = 3 }, server:call("/table"))
   end)
 
   it("fails with its connection, and the next one works", function()
@@ -431,7 +425,7 @@ describe("copy_from", function()
     support.problem(connection:receive(), 503, "database-unavailable")
     connection:close()
     support.eventually("a session", function() return server:get("/pid").status == 200 end)
-    assert.same({ count = 3 }, post("/table"))
+    assert.same({ count = 3 }, server:call("/table"))
   end)
 
   it("leaves the session as it was", function()

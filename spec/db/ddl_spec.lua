@@ -44,9 +44,9 @@ describe("DDL under a running server", function()
 
   setup(function()
     server = support.server.start {
-      app = false,
-      scripts = { ["spec.lua"] = SCRIPT },
-      sql = { ["spec.sql"] = STATEMENTS, ["migrations/0900_spec.sql"] = MIGRATION },
+      script = SCRIPT,
+      statements = STATEMENTS,
+      migration = MIGRATION,
       flags = { "--pool-max", "6", "--no-watch" },
     }
   end)

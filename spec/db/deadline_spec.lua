@@ -73,9 +73,8 @@ describe("a deadline", function()
 
   setup(function()
     server = support.server.start {
-      app = false,
-      scripts = { ["spec.lua"] = SCRIPT },
-      sql = { ["migrations/0900_spec.sql"] = "create table notes (body text not null);" },
+      script = SCRIPT,
+      migration = "create table notes (body text not null);",
       flags = { "--pool-max", "1", "--no-watch" },
     }
   end)
@@ -205,11 +204,7 @@ describe("a client that hangs up", function()
   local server
 
   setup(function()
-    server = support.server.start {
-      app = false,
-      scripts = { ["spec.lua"] = SCRIPT },
-      flags = { "--pool-max", "1", "--no-watch" },
-    }
+    server = support.server.start { script = SCRIPT, flags = { "--pool-max", "1", "--no-watch" } }
   end)
   teardown(function() server:stop() end)
 

@@ -87,10 +87,10 @@ describe("a database fault", function()
     support.db.at(cluster.url):exec("create database app owner app")
     local url = support.db.sibling_url(cluster.url, "app")
     server = support.server.start {
-      app = false,
       database = (url:gsub("postgres@", "app@")),
-      scripts = { ["spec.lua"] = SCRIPT },
-      sql = { ["spec.sql"] = STATEMENTS, ["migrations/0900_spec.sql"] = MIGRATION },
+      script = SCRIPT,
+      statements = STATEMENTS,
+      migration = MIGRATION,
       flags = { "--workers", "2", "--pool-max", "8", "--connect-timeout", "2s", "--no-watch" },
     }
     server.db = support.db.at(url) -- as the superuser

@@ -123,9 +123,8 @@ local function count_notes(server, pattern)
 end
 
 local function start(options)
-  options.app = false
-  options.scripts = { ["spec.lua"] = SCRIPT }
-  options.sql = { ["migrations/0900_spec.sql"] = MIGRATION }
+  options.script = SCRIPT
+  options.migration = MIGRATION
   return support.server.start(options)
 end
 
@@ -141,8 +140,7 @@ describe("inputs of a group that come at the same time", function()
     local inputs = texts(30, "meet")
     local transaction
     for i, answer in ipairs(together(server, "/keep", inputs)) do
-      assert.equal(200, answer.status, answer.body)
-      local output = answer:json()
+      local output = answer:value()
       transaction = transaction or output.transaction
       assert.equal(inputs[i].text, output.text)
       assert.equal(30, output.size)
@@ -218,8 +216,7 @@ describe("inputs of a group that come at the same time", function()
     support.problem(hurried, 503, "queue-timeout")
     assert.is_not_nil(hurried.headers["retry-after"])
     for _, answer in ipairs(answers) do
-      assert.equal(200, answer.status, answer.body)
-      assert.equal(5, answer:json().size)
+      assert.equal(5, answer:value().size)
     end
     assert.equal(0, count_notes(server, "hurried"))
   end)
@@ -233,8 +230,7 @@ describe("inputs of a group that come at the same time", function()
       wait_in_flight(server, 5)
     end)
     for _, answer in ipairs(answers) do
-      assert.equal(200, answer.status, answer.body)
-      assert.equal(5, answer:json().size)
+      assert.equal(5, answer:value().size)
     end
     assert.equal(0, count_notes(server, "gone"))
   end)
@@ -427,14 +423,13 @@ end)
 describe("groups of which there are too many", function()
   it("are called that by the one that is one too many", function()
     local server = support.server.start {
-      app = false,
-      scripts = { ["many.lua"] = [[
+      script = [[
         local app = require "moonpool"
         for i = 1, 33 do
           local group = app.db:group("group " .. i, function(_, inputs) return inputs end)
           app.get("/" .. i, function() return 200, group { i } end)
         end
-      ]] },
+      ]],
       flags = { "--workers", "1", "--no-watch" },
     }
     finally(function() server:stop() end)

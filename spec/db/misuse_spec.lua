@@ -232,9 +232,8 @@ describe("a script that", function()
 
   setup(function()
     server = support.server.start {
-      app = false,
-      scripts = { ["spec.lua"] = SCRIPT },
-      sql = { ["migrations/0900_spec.sql"] = MIGRATION },
+      script = SCRIPT,
+      migration = MIGRATION,
       flags = { "--workers", "1", "--pool-max", "4", "--lua-memory", "256MiB", "--no-watch" },
     }
   end)

@@ -68,9 +68,8 @@ for name, lanes in pairs { ["with lanes"] = "1", ["without lanes"] = "0" } do
 
     setup(function()
       server = support.server.start {
-        app = false,
-        scripts = { ["spec.lua"] = SCRIPT },
-        sql = { ["migrations/0900_spec.sql"] = MIGRATION },
+        script = SCRIPT,
+        migration = MIGRATION,
         flags = { "--pool-max", "6", "--lanes", lanes, "--no-watch" },
       }
     end)

@@ -57,9 +57,8 @@ describe("an overload", function()
 
   setup(function()
     server = support.server.start {
-      app = false,
-      scripts = { ["spec.lua"] = SCRIPT },
-      sql = { ["migrations/0900_spec.sql"] = "create table notes (body text)" },
+      script = SCRIPT,
+      migration = "create table notes (body text)",
       flags = { "--workers", 1, "--pool-max", 1, "--lanes", 0, "--no-watch" },
     }
   end)

@@ -109,7 +109,7 @@ describe("a row of query_row", function()
   end
 
   setup(function()
-    server = support.server.start { app = false, scripts = { ["rows.lua"] = SCRIPT } }
+    server = support.server.start { script = SCRIPT }
   end)
 
   teardown(function()

@@ -83,9 +83,8 @@ describe("what a request leaves in its session", function()
 
   setup(function()
     server = support.server.start {
-      app = false,
-      scripts = { ["spec.lua"] = SCRIPT },
-      sql = { ["migrations/0900_spec.sql"] = MIGRATION },
+      script = SCRIPT,
+      migration = MIGRATION,
       flags = { "--pool-max", "1", "--no-watch" },
     }
     clean = server:get("/state").body
@@ -167,8 +166,7 @@ end)
 describe("a read that changes its session", function()
   it("shares it with nobody", function()
     local server = support.server.start {
-      app = false,
-      scripts = { ["spec.lua"] = [[
+      script = [[
         local app = require "moonpool"
         local STATE = "select current_setting('search_path') as path, "
           .. "current_setting('default_transaction_read_only') as read_only"
@@ -177,7 +175,7 @@ describe("a read that changes its session", function()
             .. ", set_config('default_transaction_read_only', 'off', false) as read_only")
         end)
         app.get("/state", function() return app.db:query_row(STATE) end)
-      ]] },
+      ]],
       flags = { "--pool-max", "4", "--lanes", "1", "--no-watch" },
     }
     finally(function() server:stop() end)

@@ -158,9 +158,8 @@ for _, case in ipairs { { workers = 2, pool = 2, lanes = 0 }, { workers = 3, poo
 
     setup(function()
       server = support.server.start {
-        app = false,
-        scripts = { ["spec.lua"] = SCRIPT },
-        sql = { ["migrations/0900_spec.sql"] = MIGRATION },
+        script = SCRIPT,
+        migration = MIGRATION,
         flags = { "--workers", case.workers, "--pool-max", case.pool, "--lanes", case.lanes, "--no-watch" },
       }
     end)
@@ -185,9 +184,8 @@ end
 describe("a worker that dies with busy sessions", function()
   it("does not make the server have more than the maximum, and its permits return", function()
     local server = support.server.start {
-      app = false,
-      scripts = { ["spec.lua"] = SCRIPT },
-      sql = { ["migrations/0900_spec.sql"] = MIGRATION },
+      script = SCRIPT,
+      migration = MIGRATION,
       flags = { "--workers", 2, "--pool-max", 2, "--lanes", 0, "--no-watch" },
     }
     finally(function() server:stop() end)
@@ -215,10 +213,9 @@ describe("sessions that PostgreSQL cannot end", function()
     cluster = support.cluster.create()
     cluster:start()
     server = support.server.start {
-      app = false,
       database = cluster.url,
-      scripts = { ["spec.lua"] = SCRIPT },
-      sql = { ["migrations/0900_spec.sql"] = MIGRATION },
+      script = SCRIPT,
+      migration = MIGRATION,
       flags = { "--workers", 2, "--pool-max", 4, "--lanes", 0, "--no-watch" },
     }
   end)

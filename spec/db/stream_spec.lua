@@ -158,9 +158,9 @@ describe("a long batch of an open transaction", function()
 
   setup(function()
     server = support.server.start {
-      app = false,
-      scripts = { ["spec.lua"] = SCRIPT },
-      sql = { ["spec.sql"] = STATEMENTS, ["migrations/0900_spec.sql"] = MIGRATION },
+      script = SCRIPT,
+      statements = STATEMENTS,
+      migration = MIGRATION,
       flags = { "--no-watch", "--pool-max", "2", "--workers", "1", "--lanes", "0" },
     }
   end)
@@ -168,40 +168,34 @@ describe("a long batch of an open transaction", function()
 
   before_each(function() server.db:exec("truncate numbers") end)
 
-  local function post(path)
-    local answer = server:post(path, {})
-    assert.equal(200, answer.status, answer.body)
-    return answer:json()
-  end
-
   local function assert_clean()
     assert.equal(0, server.db:count("numbers"))
-    post("/savepoint")
+    server:call("/savepoint")
     assert.equal(500, server.db:count("numbers"))
   end
 
   it("has its results in order, rows of :bulk statements among them", function()
-    assert.same({ n = 1201, sum = 600 * 601 / 2, last = 400 }, post("/mixed"))
+    assert.same({ n = 1201, sum = 600 * 601 / 2, last = 400 }, server:call("/mixed"))
     assert.equal(1000, server.db:count("numbers"))
   end)
 
   -- More than the window takes, before the first answer would leave the server by itself.
   for count, size in pairs { [300] = 6000, [150] = 5000, [1000] = 2000, [5] = 700000 } do
     it(("may have %d statements of %d bytes"):format(count, size), function()
-      assert.same({ sum = count }, post(("/wide/%d/%d"):format(count, size)))
+      assert.same({ sum = count }, server:call(("/wide/%d/%d"):format(count, size)))
     end)
   end
 
   it("leaves the rows of a run alone until all of them are there", function()
     for _ = 1, 2 do
-      assert.same({ n = 129, last = 300 }, post("/gathered"))
+      assert.same({ n = 129, last = 300 }, server:call("/gathered"))
       server.db:exec("truncate numbers")
     end
   end)
 
   for _, pace in ipairs { "quick", "slow" } do
     it(("names the statement that failed, queued by a %s loop"):format(pace), function()
-      local seen = post("/failing/" .. pace)
+      local seen = server:call("/failing/" .. pace)
       assert.is_false(seen.ok)
       assert.equal("conflict", seen.report.code)
       assert.equal(300, seen.report.item)
@@ -211,7 +205,7 @@ describe("a long batch of an open transaction", function()
   end
 
   it("says it once, and from then on that only a rollback is left", function()
-    local seen = post("/afterwards")
+    local seen = server:call("/afterwards")
     assert.is_false(seen.ok)
     assert.equal("conflict", seen.first.code)
     assert.equal(300, seen.first.item)
@@ -220,17 +214,17 @@ describe("a long batch of an open transaction", function()
   end)
 
   it("is taken back when the script raises", function()
-    assert.same({ ok = false, text = "no more" }, post("/raising"))
+    assert.same({ ok = false, text = "no more" }, server:call("/raising"))
     assert_clean()
   end)
 
   it("is taken back to a savepoint", function()
-    post("/savepoint")
+    server:call("/savepoint")
     assert.equal(500, server.db:count("numbers"))
   end)
 
   it("is taken back when the transaction is left open", function()
-    post("/left-open")
+    server:call("/left-open")
     assert_clean()
   end)
 
@@ -240,7 +234,7 @@ describe("a long batch of an open transaction", function()
   end)
 
   it("hears of a lost session", function()
-    local seen = post("/broken")
+    local seen = server:call("/broken")
     assert.is_false(seen.ok)
     assert.equal("database-unavailable", seen.report.code)
     assert_clean()

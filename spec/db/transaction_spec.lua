@@ -177,9 +177,9 @@ describe("a transaction", function()
 
   setup(function()
     server = support.server.start {
-      app = false,
-      scripts = { ["spec.lua"] = SCRIPT },
-      sql = { ["spec.sql"] = STATEMENTS, ["migrations/0900_spec.sql"] = MIGRATION },
+      script = SCRIPT,
+      statements = STATEMENTS,
+      migration = MIGRATION,
       flags = { "--pool-max", "1", "--no-watch" },
     }
   end)
@@ -191,18 +191,12 @@ describe("a transaction", function()
     return server.db:exec("select coalesce(string_agg(body, ',' order by id), '') from notes")
   end
 
-  local function post(path, body)
-    local answer = server:post(path, body or {})
-    assert.equal(200, answer.status, answer.body)
-    return answer:json()
-  end
-
   it("commits when its function returns, and gives what it returned", function()
     local answer = server:post("/commit", {})
     assert.equal(201, answer.status, answer.body)
     assert.equal(1, answer:json().id)
     assert.equal("commit", notes())
-    assert.same({ a = 1, b = true, c = "three" }, post("/values"))
+    assert.same({ a = 1, b = true, c = "three" }, server:call("/values"))
   end)
 
   it("is rolled back when its function raises", function()
@@ -230,7 +224,7 @@ describe("a transaction", function()
   end)
 
   it("runs nothing after a statement that failed", function()
-    local seen = post("/after-failure")
+    local seen = server:call("/after-failure")
     assert.equal("23514", seen.first.sqlstate)
     assert.equal("notes_body_check", seen.first.constraint)
     assert.is_nil(seen.second.ok)
@@ -239,14 +233,14 @@ describe("a transaction", function()
   end)
 
   it("inside another raises instead of waiting for ever", function()
-    local seen = post("/nested")
+    local seen = server:call("/nested")
     assert.is_nil(seen.ok)
     assert.matches("transaction", seen.message)
     assert.equal("", notes())
   end)
 
   it("raises when its handle is used after its end", function()
-    local seen = post("/dead-handle")
+    local seen = server:call("/dead-handle")
     assert.is_nil(seen.ok)
     assert.is_string(seen.message)
   end)
@@ -260,17 +254,17 @@ describe("a transaction", function()
   end)
 
   it("driven by hand commits", function()
-    assert.is_nil(post("/by-hand/commit").ok)
+    assert.is_nil(server:call("/by-hand/commit").ok)
     assert.equal("by hand", notes())
   end)
 
   it("driven by hand rolls back", function()
-    assert.is_nil(post("/by-hand/rollback").ok)
+    assert.is_nil(server:call("/by-hand/rollback").ok)
     assert.equal("", notes())
   end)
 
   it("rolls back to a savepoint and goes on", function()
-    local seen = post("/savepoint")
+    local seen = server:call("/savepoint")
     assert.equal("23505", seen.sqlstate)
     assert.equal("before,second,behind", notes())
   end)
@@ -284,7 +278,7 @@ describe("a transaction", function()
       expected = { "serializable", "on", "on" } },
   } do
     it("runs as its options say: " .. table.concat(case.expected, ", "), function()
-      local seen = post("/settings", case.options)
+      local seen = server:call("/settings", case.options)
       assert.same(case.expected, { seen.isolation, seen.read_only, seen.deferrable })
     end)
   end
@@ -295,15 +289,15 @@ describe("a transaction", function()
 
   for _, code in ipairs { "40001", "40P01" } do
     it(("is tried again after %s, as often as it may"):format(code), function()
-      assert.same({ ok = true, attempts = 3 }, post("/retry", { retries = 3, failures = 2, code = code }))
+      assert.same({ ok = true, attempts = 3 }, server:call("/retry", { retries = 3, failures = 2, code = code }))
       assert.equal("attempt 3", notes())
     end)
   end
 
   it("is not tried again without leave, more often than said, or after other failures", function()
-    assert.same({ ok = false, attempts = 1 }, post("/retry", { retries = 0, failures = 1, code = "40001" }))
-    assert.same({ ok = false, attempts = 3 }, post("/retry", { retries = 2, failures = 9, code = "40001" }))
-    assert.same({ ok = false, attempts = 1 }, post("/retry", { retries = 2, failures = 9, code = "23505" }))
+    assert.same({ ok = false, attempts = 1 }, server:call("/retry", { retries = 0, failures = 1, code = "40001" }))
+    assert.same({ ok = false, attempts = 3 }, server:call("/retry", { retries = 2, failures = 9, code = "40001" }))
+    assert.same({ ok = false, attempts = 1 }, server:call("/retry", { retries = 2, failures = 9, code = "23505" }))
     assert.equal("", notes())
   end)
 
@@ -329,9 +323,9 @@ describe("a failure in the database", function()
 
   setup(function()
     server = support.server.start {
-      app = false,
-      scripts = { ["spec.lua"] = SCRIPT },
-      sql = { ["spec.sql"] = STATEMENTS, ["migrations/0900_spec.sql"] = MIGRATION },
+      script = SCRIPT,
+      statements = STATEMENTS,
+      migration = MIGRATION,
     }
   end)
   teardown(function() server:stop() end)

@@ -127,9 +127,7 @@ describe("a value of type", function()
   local server
 
   setup(function()
-    server = support.server.start {
-      app = false, scripts = { ["spec.lua"] = SCRIPT }, sql = { ["spec.sql"] = statements() },
-    }
+    server = support.server.start { script = SCRIPT, statements = statements() }
   end)
   teardown(function() server:stop() end)
 
@@ -294,9 +292,7 @@ describe("a column", function()
   local server
 
   setup(function()
-    server = support.server.start {
-      app = false, scripts = { ["spec.lua"] = SCRIPT }, sql = { ["spec.sql"] = statements() },
-    }
+    server = support.server.start { script = SCRIPT, statements = statements() }
     server.db:exec(TYPES_OF_THE_SPEC)
   end)
   teardown(function() server:stop() end)
@@ -368,9 +364,7 @@ describe("a row", function()
   local server
 
   setup(function()
-    server = support.server.start {
-      app = false, scripts = { ["spec.lua"] = SCRIPT }, sql = { ["spec.sql"] = statements() },
-    }
+    server = support.server.start { script = SCRIPT, statements = statements() }
   end)
   teardown(function() server:stop() end)
 

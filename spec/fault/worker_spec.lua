@@ -34,9 +34,7 @@ local function stop()
 end
 
 local function start(workers, ...)
-  server = support.server.start {
-    app = false, scripts = { ["spec.lua"] = SCRIPT }, flags = { "--no-watch", "--workers", workers, ... },
-  }
+  server = support.server.start { script = SCRIPT, flags = { "--no-watch", "--workers", workers, ... } }
 end
 
 -- Ids begin with a number that is the worker's own.

@@ -15,7 +15,7 @@ local ROOM = 50 -- connections: half of the descriptors, where there are so few
 local TICKS = 100 -- of CPU time in a second
 
 local function start()
-  return support.server.start { app = false, scripts = { ["spec.lua"] = SCRIPT }, flags = { "--no-watch" } }
+  return support.server.start { script = SCRIPT, flags = { "--no-watch" } }
 end
 
 -- The worker, once there is no other.

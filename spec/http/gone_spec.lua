@@ -34,9 +34,8 @@ local ways = {
 
 local function start(flags)
   local server = support.server.start {
-    app = false,
-    scripts = { ["spec.lua"] = SCRIPT },
-    sql = { ["migrations/0100_gone.sql"] = "create table gone (word text);" },
+    script = SCRIPT,
+    migration = "create table gone (word text);",
     flags = table.move(flags, 1, #flags, 2, { "--no-watch" }),
   }
   return server

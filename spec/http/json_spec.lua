@@ -48,7 +48,7 @@ describe("JSON", function()
   local server
 
   setup(function()
-    server = support.server.start { app = false, scripts = { ["spec.lua"] = SCRIPT } }
+    server = support.server.start { script = SCRIPT }
   end)
   teardown(function() server:stop() end)
 

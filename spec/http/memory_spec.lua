@@ -15,11 +15,7 @@ describe("the memory of a worker", function()
   local run = support.environment.is_sanitized() and pending or it
 
   run("comes back when it has become idle after load", function()
-    local server = support.server.start {
-      app = false,
-      scripts = { ["spec.lua"] = FILLING },
-      flags = { "--no-watch" },
-    }
+    local server = support.server.start { script = FILLING, flags = { "--no-watch" } }
     local pid = server:workers()[1]
     local idle = support.shell.private_memory(pid)
     for _ = 1, 5 do

@@ -191,8 +191,7 @@ describe("middleware for every route", function()
 
   setup(function()
     server = support.server.start {
-      app = false,
-      scripts = { ["spec.lua"] = [[
+      script = [[
         local app = require "moonpool"
         app.use(function(req, next)
           local status, body, headers = next(req)
@@ -201,7 +200,7 @@ describe("middleware for every route", function()
           return status, body, headers
         end)
         app.get("/hello", function() return 200, { hello = "world" } end)
-      ]] },
+      ]],
     }
   end)
   teardown(function() server:stop() end)

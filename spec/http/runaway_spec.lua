@@ -108,11 +108,7 @@ describe("a script", function()
   local server, workers
 
   setup(function()
-    server = support.server.start {
-      app = false,
-      scripts = { ["spec.lua"] = SCRIPT },
-      flags = { "--lua-memory", "256MiB", "--no-watch" },
-    }
+    server = support.server.start { script = SCRIPT, flags = { "--lua-memory", "256MiB", "--no-watch" } }
     workers = server:workers()
   end)
   teardown(function() server:stop() end)

@@ -19,8 +19,7 @@ local LARGE = 24 * 1024 * 1024 -- more than the kernel takes off the server's ha
 
 local function start(flags)
   return support.server.start {
-    app = false,
-    scripts = { ["spec.lua"] = SCRIPT:format(LARGE) },
+    script = SCRIPT:format(LARGE),
     flags = table.move(flags, 1, #flags, 2, { "--no-watch" }),
   }
 end

@@ -1,5 +1,6 @@
 -- A small HTTP/1.1 client. It sends what it is told to, malformed requests too, and reads answers as
 -- they are on the wire.
+local assert = require "luassert"
 local cjson = require "cjson"
 local socket = require "socket"
 
@@ -18,6 +19,13 @@ Answer.__index = Answer
 ---@return any
 function Answer:json()
   return cjson.decode(self.body)
+end
+
+---What an answer says that has to be a 200: its body, decoded.
+---@return any
+function Answer:value()
+  assert.equal(200, self.status, self.body)
+  return self:json()
 end
 
 ---@class http.Connection

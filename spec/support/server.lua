@@ -15,6 +15,9 @@ local PATIENCE = 60 -- seconds that a command may take
 local LOG_LINES = 40 -- of each server, shown when a spec fails
 
 ---@class server.Options
+---@field script? string the only script: scripts/spec.lua, without the sample application
+---@field statements? string sql/spec.sql
+---@field migration? string sql/migrations/0900_spec.sql, which comes behind those of the application
 ---@field app? boolean false leaves out the sample application; its schema is there either way
 ---@field scripts? table<string, string> more scripts, by path below scripts/
 ---@field sql? table<string, string> more SQL files, by path below sql/, migrations too
@@ -63,11 +66,21 @@ end
 busted.subscribe({ "failure" }, dump_logs)
 busted.subscribe({ "error" }, dump_logs)
 
+local function write_spec(self, options)
+  for path, text in pairs {
+    ["scripts/spec.lua"] = options.script,
+    ["sql/spec.sql"] = options.statements,
+    ["sql/migrations/0900_spec.sql"] = options.migration,
+  } do
+    self:write(path, text)
+  end
+end
+
 local function copy_sources(self, options)
   local root = environment.root()
   shell.must(("mkdir -p %s/scripts && cp -r %s/sql %s/sql"):format(
     shell.quote(self.folder), shell.quote(root), shell.quote(self.folder)))
-  if options.app == false then
+  if options.app == false or options.script then
     shell.must(("rm -f %s/sql/*.sql"):format(shell.quote(self.folder)))
   else
     shell.must(("cp %s/scripts/*.lua %s/scripts/"):format(shell.quote(root), shell.quote(self.folder)))
@@ -78,6 +91,7 @@ local function copy_sources(self, options)
   for name, text in pairs(options.sql or {}) do
     self:write("sql/" .. name, text)
   end
+  write_spec(self, options)
 end
 
 local function open_database(self, options)
@@ -251,6 +265,14 @@ function Server:post(path, body)
     return self:request("POST", path, { body = body, headers = { ["Content-Type"] = "application/json" } })
   end
   return self:request("POST", path, { json = body })
+end
+
+---Posts a value, {} if there is none, and gives what the answer says, which has to be a 200.
+---@param path string
+---@param body any
+---@return any
+function Server:call(path, body)
+  return self:post(path, body or {}):value()
 end
 
 ---Sends a request and leaves the answer for later: connection:receive().

@@ -65,7 +65,7 @@ describe("docs/moonpool.meta.lua", function()
 
   setup(function()
     text = assert(support.shell.read("docs/moonpool.meta.lua"))
-    server = support.server.start { app = false, scripts = { ["spec.lua"] = SCRIPT } }
+    server = support.server.start { script = SCRIPT }
   end)
   teardown(function() server:stop() end)
 
