@@ -4,23 +4,19 @@
  */
 #include "bind_row.h"
 
-#include <stdlib.h>
-#include <string.h>
-
 #include <lauxlib.h>
 #include <lua.h>
 
 #include "arena.h"
 #include "bind_error.h"
 #include "bind_json.h"
+#include "bind_result.h"
 #include "bind_value.h"
-#include "buffer.h"
 #include "error.h"
 #include "handling.h"
-#include "json.h"
 #include "pg_result.h"
-#include "pgtype.h"
 #include "request.h"
+#include "shape.h"
 #include "vm.h"
 
 static const char type_name[] = "moonpool.unread_row";
@@ -33,12 +29,8 @@ enum { MOST_UNREAD = 16 };
 
 /* In the request's arena. */
 struct unread {
-    struct holding holding;    /* in handling.unread */
-    struct vm *vm;             /* borrowed */
-    struct pg_result *result;  /* owned */
-    size_t bytes;              /* of the result, as charged */
-    struct buffer scratch;     /* owned */
-    struct bind_row_form form; /* owned */
+    struct holding holding;  /* in handling.unread */
+    struct bind_result held; /* owned */
     lua_Integer number;
 };
 
@@ -47,15 +39,13 @@ struct unread {
 void bind_row_check_columns(lua_State *L, const struct pg_result *result)
 {
     struct error err;
-    const char *twin = pg_result_twin(result);
-    if (twin) {
-        error_set(&err, ERROR_SCRIPT,
-                  "two columns are named \"%s\": give one another name, with as", twin);
+    if (shape_check(result, &err) != 0) {
         bind_error_raise(L, &err);
     }
 }
 
-void bind_row_push_kind(lua_State *L, const struct pg_result *result)
+/* The metatable of rows whose columns are all values. */
+static void push_plain_kind(lua_State *L, const struct pg_result *result)
 {
     int columns = pg_result_columns(result);
     lua_createtable(L, 0, 1);
@@ -67,96 +57,130 @@ void bind_row_push_kind(lua_State *L, const struct pg_result *result)
     lua_setfield(L, -2, "__columns");
 }
 
-/* Fills the table at `table`, and gives it the metatable at `kind`. */
-static void fill(lua_State *L, const struct pg_result *result, int row, int table, int kind,
-                 struct buffer *scratch)
+/* The metatable of an object with the members from `first` to before `behind`. At the place that an
+ * object among them has in `__columns` it has that one's. */
+static void push_object_kind(lua_State *L, const struct shape_member *member, int first, int behind)
 {
+    luaL_checkstack(L, 4, "no room for a row");
+    lua_createtable(L, 0, 1);
+    lua_newtable(L);
+    lua_Integer place = 1;
+    for (int i = first; i < behind; i += 1 + member[i].members, place++) {
+        lua_pushlstring(L, member[i].name, member[i].length);
+        lua_rawseti(L, -2, place);
+        if (member[i].members) {
+            push_object_kind(L, member, i + 1, i + 1 + member[i].members);
+            lua_rawseti(L, -3, place);
+        }
+    }
+    lua_setfield(L, -2, "__columns");
+}
+
+void bind_row_push_kind(lua_State *L, const struct bind_result *held)
+{
+    if (held->shape.member) {
+        push_object_kind(L, held->shape.member, 0, held->shape.members);
+    } else {
+        push_plain_kind(L, held->result);
+    }
+}
+
+/* Pushes the names that the metatable at `kind` has for members. Scripts can get hold of it. */
+static void push_names(lua_State *L, int kind)
+{
+    lua_pushliteral(L, "__columns");
+    if (lua_rawget(L, kind) != LUA_TTABLE) {
+        luaL_error(L, "a script has taken the columns out of the metatable of rows");
+    }
+}
+
+static void set_kind(lua_State *L, int table, int kind)
+{
+    lua_pushvalue(L, kind);
+    vm_set_metatable(L, table);
+}
+
+/* Fills a row whose columns are all values. */
+static void fill_plain(lua_State *L, struct bind_result *held, int row, int table, int kind)
+{
+    const struct pg_result *result = held->result;
     int columns = pg_result_columns(result);
     luaL_checkstack(L, 10, "no room for a row");
-    lua_getfield(L, kind, "__columns");
+    push_names(L, kind);
     for (int column = 0; column < columns; column++) {
         size_t length;
         const char *text = pg_result_value(result, row, column, &length);
         if (text) {
             lua_rawgeti(L, -1, column + 1);
-            bind_value_push(L, pg_result_type(result, column), text, length, scratch);
+            bind_value_push(L, pg_result_type(result, column), text, length, &held->scratch);
             lua_rawset(L, table);
         }
     }
     lua_pop(L, 1);
-    lua_pushvalue(L, kind);
-    vm_set_metatable(L, table);
+    set_kind(L, table, kind);
 }
 
-void bind_row_push(lua_State *L, const struct pg_result *result, int row, int kind,
-                   struct buffer *scratch)
+static void fill_members(lua_State *L, struct bind_result *held, int row, int first, int behind,
+                         int table, int kind);
+
+/* Pushes the object that is member `i`, with its metatable out of that at `kind`. */
+static void push_object(lua_State *L, struct bind_result *held, int row, int i, lua_Integer place,
+                        int kind)
 {
-    luaL_checkstack(L, 1, "no room for a row");
-    lua_createtable(L, 0, pg_result_columns(result));
-    fill(L, result, row, lua_gettop(L), kind, scratch);
+    int table = lua_gettop(L) + 1;
+    lua_newtable(L);
+    if (lua_rawgeti(L, kind, place) != LUA_TTABLE) {
+        luaL_error(L, "a script has taken an object out of the metatable of rows");
+    }
+    fill_members(L, held, row, i + 1, i + 1 + held->shape.member[i].members, table, table + 1);
+    lua_pop(L, 1);
 }
 
-struct bind_row_column {
-    size_t start; /* in the form's text: {"name": or ,"name": */
+static void push_value(lua_State *L, struct bind_result *held, int row, int column)
+{
     size_t length;
-    uint32_t type;
-};
-
-int bind_row_form(struct bind_row_form *form, const struct pg_result *result, struct error *err)
-{
-    int code = 0;
-    if (form->column) {
-        return 0;
-    }
-    form->columns = pg_result_columns(result);
-    form->column = memory_alloc(((size_t)form->columns + 1) * sizeof *form->column);
-    for (int i = 0; i < form->columns && code == 0; i++) {
-        const char *name = pg_result_name(result, i);
-        size_t start = form->text.length;
-        buffer_append_char(&form->text, i ? ',' : '{');
-        code = json_write_string(&form->text, name, strlen(name));
-        buffer_append_char(&form->text, ':');
-        form->column[i] = (struct bind_row_column){
-            .start = start,
-            .length = form->text.length - start,
-            .type = pg_result_type(result, i),
-        };
-    }
-    if (code != 0) {
-        bind_row_form_finish(form);
-        return error_set(err, ERROR_SCRIPT, "a column's name is not valid UTF-8");
-    }
-    return 0;
+    const char *text = pg_result_value(held->result, row, column, &length);
+    bind_value_push(L, pg_result_type(held->result, column), text, length, &held->scratch);
 }
 
-void bind_row_form_finish(struct bind_row_form *form)
+/* Fills the table at `table` with the members from `first` to before `behind`. */
+static void fill_members(lua_State *L, struct bind_result *held, int row, int first, int behind,
+                         int table, int kind)
 {
-    free(form->column);
-    form->column = NULL;
-    buffer_finish(&form->text);
-}
-
-int bind_row_write(const struct bind_row_form *form, const struct pg_result *result, int row,
-                   struct buffer *out, struct error *err)
-{
-    for (int i = 0; i < form->columns; i++) {
-        const struct bind_row_column *column = &form->column[i];
-        size_t length = 0;
-        const char *text = pg_result_value(result, row, i, &length);
-        buffer_append(out, form->text.data + column->start, column->length);
-        if (pgtype_write_json(out, column->type, text, length) != 0) {
-            return error_set(err, ERROR_SCRIPT, "row %d of a result is not valid UTF-8", row + 1);
+    const struct shape_member *member = held->shape.member;
+    luaL_checkstack(L, 10, "no room for a row");
+    push_names(L, kind);
+    lua_Integer place = 1;
+    for (int i = first; i < behind; i += 1 + member[i].members, place++) {
+        if (!shape_is_null(&member[i], held->result, row)) {
+            lua_rawgeti(L, -1, place);
+            if (member[i].members) {
+                push_object(L, held, row, i, place, kind);
+            } else {
+                push_value(L, held, row, member[i].column);
+            }
+            lua_rawset(L, table);
         }
     }
-    buffer_append_text(out, form->columns ? "}" : "{}");
-    return 0;
+    lua_pop(L, 1);
+    set_kind(L, table, kind);
 }
 
-void bind_row_refuse_memory(lua_State *L)
+/* Fills the table at `table`, and gives it the metatable at `kind`. */
+static void fill(lua_State *L, struct bind_result *held, int row, int table, int kind)
 {
-    struct error err;
-    error_set(&err, ERROR_MEMORY, "the results of this request need more memory than it may have");
-    bind_error_raise(L, &err);
+    if (held->shape.member) {
+        fill_members(L, held, row, 0, held->shape.members, table, kind);
+    } else {
+        fill_plain(L, held, row, table, kind);
+    }
+}
+
+void bind_row_push(lua_State *L, struct bind_result *held, int row, int kind)
+{
+    luaL_checkstack(L, 1, "no room for a row");
+    lua_createtable(L, 0, pg_result_columns(held->result));
+    fill(L, held, row, lua_gettop(L), kind);
 }
 
 /* Unread rows. */
@@ -164,10 +188,7 @@ void bind_row_refuse_memory(lua_State *L)
 static void release(struct holding *holding)
 {
     struct unread *unread = list_entry((void *)holding, struct unread, holding);
-    vm_discharge(unread->vm, unread->bytes);
-    pg_result_free(unread->result);
-    bind_row_form_finish(&unread->form);
-    buffer_finish(&unread->scratch);
+    bind_result_release(&unread->held);
 }
 
 static void forget(struct handling *handling, struct unread *unread)
@@ -180,16 +201,8 @@ static void forget(struct handling *handling, struct unread *unread)
 static struct unread *keep(lua_State *L, struct handling *handling, struct pg_result **result)
 {
     struct unread *unread = arena_zalloc(&handling->request->arena, sizeof *unread);
-    size_t bytes = pg_result_memory(*result);
     unread->holding.release = release;
-    unread->vm = vm_of(L);
-    if (!vm_charge(unread->vm, bytes)) {
-        bind_row_refuse_memory(L);
-    }
-    unread->bytes = bytes;
-    unread->result = *result;
-    *result = NULL;
-    buffer_init(&unread->scratch);
+    bind_result_take(L, &unread->held, result);
     unread->number = ++handling->runner->last_row;
     list_append(&handling->unread, &unread->holding.link);
     handling->unread_count++;
@@ -227,8 +240,8 @@ static void read(lua_State *L, int table)
     struct handling *handling = handling_of(L);
     struct unread *unread = find(L, handling, table);
     luaL_checkstack(L, 4, "no room for a row");
-    bind_row_push_kind(L, unread->result);
-    fill(L, unread->result, 0, table, lua_gettop(L), &unread->scratch);
+    bind_row_push_kind(L, &unread->held);
+    fill(L, &unread->held, 0, table, lua_gettop(L));
     lua_pushnil(L);
     lua_rawsetp(L, table, &number_key);
     lua_pop(L, 1);
@@ -288,9 +301,9 @@ static int encode(lua_State *L, int index, struct buffer *out, struct error *err
 {
     struct handling *handling = handling_of(L);
     struct unread *unread = find(L, handling, lua_absindex(L, index));
-    return bind_row_form(&unread->form, unread->result, err) != 0
+    return bind_result_prepare(&unread->held, err) != 0
                ? -1
-               : bind_row_write(&unread->form, unread->result, 0, out, err);
+               : bind_result_write(&unread->held, 0, out, err);
 }
 
 static const struct bind_json_hook json_hook = {.encode = encode};

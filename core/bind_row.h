@@ -2,9 +2,7 @@
 #ifndef MOONPOOL_BIND_ROW_H
 #define MOONPOOL_BIND_ROW_H
 
-#include "buffer.h"
-
-struct error;
+struct bind_result;
 struct lua_State;
 struct pg_result;
 
@@ -13,12 +11,10 @@ struct pg_result;
 void bind_row_open(struct lua_State *L);
 
 /* Pushes a metatable for rows of this result, which keeps the order of the columns for JSON. */
-void bind_row_push_kind(struct lua_State *L, const struct pg_result *result);
+void bind_row_push_kind(struct lua_State *L, const struct bind_result *held);
 
-/* Pushes row `row`, 0-based, as a new table with the metatable at `kind`. `scratch` is borrowed for
- * the call; it belongs to somebody who outlives a Lua error. */
-void bind_row_push(struct lua_State *L, const struct pg_result *result, int row, int kind,
-                   struct buffer *scratch);
+/* Pushes row `row`, 0-based, as a new table with the metatable at `kind`. */
+void bind_row_push(struct lua_State *L, struct bind_result *held, int row, int kind);
 
 /* Pushes the first row, or nil if there is none. `*result` is taken over and set to NULL as soon as
  * somebody else owns it, so that an error on the way loses nothing. Most are returned to the client
@@ -30,27 +26,7 @@ void bind_row_push_first(struct lua_State *L, struct pg_result **result);
  * the raw functions of Lua's C interface would find nothing in it. */
 void bind_row_read(struct lua_State *L, int index);
 
-/* Raises if two columns have the same name: a row has room for one of them. */
+/* Raises if the columns make no row: see shape_check(). */
 void bind_row_check_columns(struct lua_State *L, const struct pg_result *result);
-
-/* What of a row's JSON is the same for all rows of a result. Zeroed until it is first needed; kept
- * with the result then, because a script can encode it again and again. */
-struct bind_row_form {
-    int columns;
-    struct bind_row_column *column; /* owned; NULL before */
-    struct buffer text;             /* owned; of all columns */
-};
-
-/* Prepares for bind_row_write(), unless that was done. -1 with ERROR_SCRIPT if a column's name is
- * not valid UTF-8. */
-int bind_row_form(struct bind_row_form *form, const struct pg_result *result, struct error *err);
-void bind_row_form_finish(struct bind_row_form *form);
-
-/* Appends row `row`, 0-based, as JSON. -1 with ERROR_SCRIPT if it is not valid UTF-8. */
-int bind_row_write(const struct bind_row_form *form, const struct pg_result *result, int row,
-                   struct buffer *out, struct error *err);
-
-/* Raises ERROR_MEMORY: results take more than the limit. */
-void bind_row_refuse_memory(struct lua_State *L);
 
 #endif

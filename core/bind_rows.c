@@ -2,14 +2,13 @@
  * 2 the metatable they share, which keeps the order of the columns for JSON. */
 #include "bind_rows.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <lauxlib.h>
 #include <lua.h>
 
 #include "bind_json.h"
+#include "bind_result.h"
 #include "bind_row.h"
 #include "buffer.h"
 #include "error.h"
@@ -25,12 +24,8 @@ enum { TABLES = 1, KIND = 2, USER_VALUES = 2 };
 
 struct rows {
     struct holding holding;
-    struct vm *vm;             /* borrowed; its maker */
-    struct pg_result *result;  /* owned; NULL if there are no rows, or no more */
-    bool over;                 /* the request is */
-    size_t bytes;              /* of the result, as charged */
-    struct buffer scratch;     /* owned */
-    struct bind_row_form form; /* owned */
+    struct bind_result held; /* owned */
+    bool over;               /* the request is */
     int count;
 };
 
@@ -46,12 +41,7 @@ static struct rows *check_rows(lua_State *L, int index)
 static void release(struct holding *holding)
 {
     struct rows *rows = list_entry((void *)holding, struct rows, holding);
-    vm_discharge(rows->vm, rows->bytes);
-    pg_result_free(rows->result);
-    bind_row_form_finish(&rows->form);
-    buffer_finish(&rows->scratch);
-    rows->result = NULL;
-    rows->bytes = 0;
+    bind_result_release(&rows->held);
     rows->over = true;
 }
 
@@ -66,19 +56,12 @@ static int collect(lua_State *L)
 void bind_rows_push(lua_State *L, struct pg_result **result)
 {
     struct rows *rows = lua_newuserdatauv(L, sizeof *rows, USER_VALUES);
-    size_t bytes = pg_result_memory(*result);
     memset(rows, 0, sizeof *rows);
     list_init(&rows->holding.link);
     rows->holding.release = release;
-    rows->vm = vm_of(L);
     luaL_setmetatable(L, type_name);
-    if (!vm_charge(rows->vm, bytes)) {
-        bind_row_refuse_memory(L);
-    }
-    rows->bytes = bytes;
-    rows->result = *result;
-    *result = NULL;
-    rows->count = pg_result_rows(rows->result);
+    bind_result_take(L, &rows->held, result);
+    rows->count = pg_result_rows(rows->held.result);
     list_append(&handling_of(L)->holdings, &rows->holding.link);
 }
 
@@ -89,7 +72,7 @@ static void push_kind(lua_State *L, int index, const struct rows *rows)
         return;
     }
     lua_pop(L, 1);
-    bind_row_push_kind(L, rows->result);
+    bind_row_push_kind(L, &rows->held);
     lua_pushvalue(L, -1);
     lua_setiuservalue(L, index, KIND);
 }
@@ -98,7 +81,7 @@ static void push_kind(lua_State *L, int index, const struct rows *rows)
 static void push_row(lua_State *L, int index, struct rows *rows, int row)
 {
     push_kind(L, index, rows);
-    bind_row_push(L, rows->result, row, lua_gettop(L), &rows->scratch);
+    bind_row_push(L, &rows->held, row, lua_gettop(L));
     lua_remove(L, -2);
 }
 
@@ -191,7 +174,7 @@ static int encode_row(lua_State *L, int index, const struct rows *rows, int row,
         lua_pop(L, 1);
         return code;
     }
-    return bind_row_write(&rows->form, rows->result, row, out, err);
+    return bind_result_write(&rows->held, row, out, err);
 }
 
 static int encode(lua_State *L, int index, struct buffer *out, struct error *err)
@@ -199,7 +182,7 @@ static int encode(lua_State *L, int index, struct buffer *out, struct error *err
     index = lua_absindex(L, index);
     struct rows *rows = check_rows(L, index);
     luaL_checkstack(L, 4, "no room to encode a result");
-    if (bind_row_form(&rows->form, rows->result, err) != 0) {
+    if (bind_result_prepare(&rows->held, err) != 0) {
         return -1;
     }
     buffer_append_char(out, '[');
@@ -211,7 +194,7 @@ static int encode(lua_State *L, int index, struct buffer *out, struct error *err
         if (encode_row(L, index, rows, row, out, err) != 0) {
             return -1;
         }
-        vm_work(L, rows->vm, 1 + (out->length - before) / BYTES_OF_STEP);
+        vm_work(L, rows->held.vm, 1 + (out->length - before) / BYTES_OF_STEP);
     }
     buffer_append_char(out, ']');
     return 0;

@@ -21,6 +21,7 @@
 #include "lua_modules.h"
 #include "pg_result.h"
 #include "pgtype.h"
+#include "shape.h"
 #include "source.h"
 #include "statement.h"
 #include "vm.h"
@@ -144,15 +145,12 @@ static void check_bulk(struct load_check *check, const struct statement *stateme
     }
 }
 
-/* A row has room for one column of a name. */
 static void check_columns(struct load_check *check, const struct batch_item *item)
 {
     const struct statement *statement = item->statement;
     bool gives_rows = statement->kind == STATEMENT_ONE || statement->kind == STATEMENT_MANY;
-    const char *twin = gives_rows ? pg_result_twin(item->result) : NULL;
-    if (twin && check->error.code == ERROR_NONE) {
-        error_set(&check->error, ERROR_SCRIPT,
-                  "two columns are named \"%s\": give one another name, with as", twin);
+    if (gives_rows && check->error.code == ERROR_NONE &&
+        shape_check(item->result, &check->error) != 0) {
         snprintf(check->error.where, sizeof check->error.where, "%s:%d", statement->file,
                  statement->line);
     }

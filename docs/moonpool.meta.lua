@@ -154,7 +154,8 @@ function request:left() end
 ---@field row? integer the row of copy_from, or of a run of :bulk rows, that was refused
 ---@field where? string file:line of the call
 
----A row is a plain table by the columns' names. NULL is absent, and null in JSON.
+---A row is a plain table by the columns' names. NULL is absent, and null in JSON. A column named
+---"profile.city" is `row.profile.city`; an object whose columns are all NULL is NULL.
 ---@alias moonpool.Row table<string, any>
 
 ---Rows in order: `#rows`, `rows[i]` and `ipairs(rows)`. Read-only, and freed when the request ends: a row
