@@ -28,14 +28,14 @@ where u.id = v.id;
 
 -- name: get_user :one
 select u.id, u.username, u.score, u.created, u.updated,
-       json_build_object('firstname', p.firstname, 'lastname', p.lastname) as profile
+       p.firstname as "profile.firstname", p.lastname as "profile.lastname"
 from users u
 left join user_profile p on p.user_id = u.id
 where u.id = $1::bigint;
 
 -- name: get_users_by_id :many
 select u.id, u.username, u.score, u.created, u.updated,
-       json_build_object('firstname', p.firstname, 'lastname', p.lastname) as profile
+       p.firstname as "profile.firstname", p.lastname as "profile.lastname"
 from users u
 left join user_profile p on p.user_id = u.id
 where u.id = any ($1::integer[])
@@ -44,7 +44,7 @@ order by u.id;
 -- name: get_users :many
 -- One page: the users behind the id $1, at most $2.
 select u.id, u.username, u.score, u.created, u.updated,
-       json_build_object('firstname', p.firstname, 'lastname', p.lastname) as profile
+       p.firstname as "profile.firstname", p.lastname as "profile.lastname"
 from users u
 left join user_profile p on p.user_id = u.id
 where u.id > $1::bigint
