@@ -6,58 +6,21 @@
 -- absent; `pattern` is a Lua pattern; strings with a NUL and numbers that are not finite are
 -- refused everywhere, since PostgreSQL cannot store them; `default` fills in a missing member; an
 -- integer written as 3.0 becomes 3.
+local definitions = require "moonpool.schema_definition"
+local faults = require "moonpool.schema_faults"
+local FORMATS = require "moonpool.schema_formats"
 local json = require "json"
 
 local schema = {}
 
 local NULL = json.null
 local ARRAY = getmetatable(json.array({}))
-local FAULTS_MAX = 100
 
 local find, floor, math_type, tointeger = string.find, math.floor, math.type, math.tointeger
 local utf8_length = utf8.len
-
--- Reports: the path to the value at hand and the faults found so far.
-
-local function escape(step)
-  return (tostring(step):gsub("~", "~0"):gsub("/", "~1"))
-end
-
-local function pointer(report)
-  local steps = {}
-  for i = 1, report.depth do
-    steps[i] = "/" .. escape(report.path[i])
-  end
-  return table.concat(steps)
-end
-
--- Notes a fault if there is a report; always returns false.
-local function fail(report, detail)
-  if report and #report.faults < FAULTS_MAX then
-    table.insert(report.faults, { pointer = pointer(report), detail = detail })
-  end
-  return false
-end
-
-local function enter(report, step)
-  if report then
-    report.depth = report.depth + 1
-    report.path[report.depth] = step
-  end
-end
-
-local function leave(report)
-  if report then
-    report.depth = report.depth - 1
-  end
-end
-
-local function fail_at(report, step, detail)
-  enter(report, step)
-  fail(report, detail)
-  leave(report)
-  return false
-end
+local complain, contains = definitions.complain, definitions.contains
+local enter, fail, fail_at, leave = faults.enter, faults.fail, faults.fail_at, faults.leave
+local plural, show, with_article = faults.plural, faults.show, faults.with_article
 
 -- What a value is, in JSON's terms: null, boolean, number, string, array, object, or Lua's type.
 local function kind_of(value)
@@ -70,157 +33,6 @@ local function kind_of(value)
     return "array"
   end
   return "object"
-end
-
-local ARTICLES = { array = "an ", integer = "an ", object = "an ", null = "" }
-
-local function with_article(kind)
-  return (ARTICLES[kind] or "a ") .. kind
-end
-
-local function join_kinds(kinds)
-  local names = {}
-  for i, kind in ipairs(kinds) do
-    names[i] = with_article(kind)
-  end
-  local last = table.remove(names)
-  return #names > 0 and table.concat(names, ", ") .. " or " .. last or last
-end
-
-local function plural(count, noun)
-  return ("%d %s%s"):format(count, noun, count == 1 and "" or "s")
-end
-
--- How a value of an enumeration is written in a message.
-local function show(value)
-  if value == NULL then
-    return "null"
-  end
-  return type(value) == "string" and '"' .. value .. '"' or tostring(value)
-end
-
--- Complaints about a definition.
-
-local function complain(where, format, ...)
-  error(("%s: %s"):format(where, format:format(...)), 0)
-end
-
-local function is_scalar(value)
-  local kind = type(value)
-  return value == NULL or kind == "string" or kind == "number" or kind == "boolean"
-end
-
-local function is_list(value)
-  return type(value) == "table" and (next(value) == nil or value[1] ~= nil)
-end
-
--- What a keyword's argument may be: a test, and the words for it.
-local ARGUMENTS = {
-  any = { function() return true end, "anything" },
-  boolean = { function(value) return type(value) == "boolean" end, "true or false" },
-  count = {
-    function(value) return math_type(value) == "integer" and value >= 0 end,
-    "a whole number of at least 0",
-  },
-  list = { is_list, "a list" },
-  number = { function(value) return type(value) == "number" and value == value end, "a number" },
-  positive = { function(value) return type(value) == "number" and value > 0 end, "a number above 0" },
-  scalar = { is_scalar, "a string, a number, a boolean or null" },
-  schema = { function(value) return type(value) == "table" end, "a table" },
-  string = { function(value) return type(value) == "string" end, "a string" },
-}
-
--- Each keyword: what its argument is, and the kind of value it applies to (nil: all).
-local KEYWORDS = {
-  type = { "any" },
-  nullable = { "boolean" },
-  enum = { "list" },
-  const = { "scalar" },
-  default = { "any" },
-  title = { "string" },
-  description = { "string" },
-  properties = { "schema", "object" },
-  required = { "list", "object" },
-  additionalProperties = { "boolean", "object" },
-  items = { "schema", "array" },
-  minItems = { "count", "array" },
-  maxItems = { "count", "array" },
-  uniqueItems = { "boolean", "array" },
-  minLength = { "count", "string" },
-  maxLength = { "count", "string" },
-  pattern = { "string", "string" },
-  format = { "string", "string" },
-  minimum = { "number", "number" },
-  maximum = { "number", "number" },
-  exclusiveMinimum = { "number", "number" },
-  exclusiveMaximum = { "number", "number" },
-  multipleOf = { "positive", "number" },
-}
-
-local TYPES = {
-  object = true, array = true, string = true, number = true, integer = true, boolean = true,
-  null = true,
-}
-
-local function check_keywords(definition, where)
-  if type(definition) ~= "table" then
-    complain(where, "a schema must be a table, not %s", with_article(type(definition)))
-  end
-  for keyword, argument in pairs(definition) do
-    local known = KEYWORDS[keyword]
-    if not known then
-      complain(where, "unknown keyword %s", show(keyword))
-    end
-    local test, words = table.unpack(ARGUMENTS[known[1]])
-    if not test(argument) then
-      complain(where, "%s must be %s", keyword, words)
-    end
-  end
-end
-
-local function declared_types(definition, where)
-  local declared = definition.type
-  local kinds = type(declared) == "table" and declared or { declared }
-  for _, kind in ipairs(kinds) do
-    if not TYPES[kind] then
-      complain(where, "unknown type %s", show(kind))
-    end
-  end
-  if declared ~= nil and #kinds == 0 then
-    complain(where, "type must be a name or a list of names")
-  end
-  return table.move(kinds, 1, #kinds, 1, {})
-end
-
-local function contains(list, value)
-  for _, item in ipairs(list) do
-    if item == value then
-      return true
-    end
-  end
-  return false
-end
-
--- The types a definition allows, in order; nil if all. Raises for a keyword that none of them uses.
-local function allowed_types(definition, where)
-  local kinds = declared_types(definition, where)
-  local implied = #kinds == 0
-  for keyword in pairs(definition) do
-    local kind = KEYWORDS[keyword][2]
-    if kind and not contains(kinds, kind) and not (kind == "number" and contains(kinds, "integer")) then
-      if not implied then
-        complain(where, "%s applies to %ss, which type does not allow", keyword, kind)
-      end
-      table.insert(kinds, kind)
-    end
-  end
-  if #kinds == 0 then
-    return nil
-  end
-  if definition.nullable and not contains(kinds, "null") then
-    table.insert(kinds, "null")
-  end
-  return kinds
 end
 
 -- Rules: functions of a value and a report, true if the value keeps to them. They are made by kind
@@ -245,49 +57,6 @@ local function add_length_rules(rules, definition)
     end)
   end
 end
-
-local function is_clock(hour, minute, second)
-  return tonumber(hour) < 24 and tonumber(minute) < 60 and tonumber(second) <= 60
-end
-
-local function is_offset(text)
-  local hour, minute = text:match("^[+-](%d%d):(%d%d)$")
-  return text == "Z" or text == "z" or hour and is_clock(hour, minute, 0)
-end
-
-local function days_of(year, month)
-  if month == 2 then
-    return year % 4 == 0 and (year % 100 ~= 0 or year % 400 == 0) and 29 or 28
-  end
-  return contains({ 4, 6, 9, 11 }, month) and 30 or 31
-end
-
-local function is_date(year, month, day)
-  year, month, day = tonumber(year), tonumber(month), tonumber(day)
-  return month >= 1 and month <= 12 and day >= 1 and day <= days_of(year, month)
-end
-
-local function is_date_time(text)
-  local year, month, day, hour, minute, second, rest =
-    text:match("^(%d%d%d%d)%-(%d%d)%-(%d%d)[Tt](%d%d):(%d%d):(%d%d)(.+)$")
-  if not year or not is_date(year, month, day) or not is_clock(hour, minute, second) then
-    return false
-  end
-  return is_offset((rest:gsub("^%.%d+", "")))
-end
-
-local HEX = "%x%x%x%x"
-local UUID = "^" .. HEX .. HEX .. ("%-" .. HEX):rep(4) .. HEX .. HEX .. "$"
-
--- Each format: a test, and the words for it.
-local FORMATS = {
-  ["date-time"] = { is_date_time, "a date and time such as 2024-02-29T12:00:00Z" },
-  uuid = { function(text) return find(text, UUID) ~= nil end, "a UUID" },
-  email = {
-    function(text) return find(text, "^[^%s@]+@[^%s@.]+%.[^%s@]*[^%s@.]$") ~= nil end,
-    "an e-mail address",
-  },
-}
 
 local function add_pattern_rule(rules, pattern, where)
   local good, message = pcall(find, "", pattern)
@@ -507,7 +276,7 @@ local function array_rules(definition, where)
       if not check_member(list, i, i - 1, item, report) then
         good = false
       end
-      if not good and (not report or #report.faults == FAULTS_MAX) then
+      if not good and (not report or #report.faults == faults.FAULTS_MAX) then
         return false
       end
     end
@@ -525,7 +294,7 @@ local function common_rules(definition, where)
   if definition.enum then
     local allowed, words = {}, {}
     for i, value in ipairs(definition.enum) do
-      if not is_scalar(value) or value ~= value then
+      if not definitions.is_scalar(value) or value ~= value then
         complain(where, "enum may hold strings, numbers, booleans and null")
       end
       allowed[value] = true
@@ -570,7 +339,7 @@ local function fail_type(value, kind, kinds, report)
     end
     what = tointeger(floor(value)) and "a number with a fraction" or "a number beyond 64 bits"
   end
-  return fail(report, ("must be %s, not %s"):format(join_kinds(kinds), what))
+  return fail(report, ("must be %s, not %s"):format(faults.join_kinds(kinds), what))
 end
 
 local function set_of(kinds)
@@ -603,7 +372,7 @@ local function check_default(node, definition, where)
   if definition.default == nil then
     return
   end
-  local report = { path = {}, depth = 0, faults = {} }
+  local report = faults.new_report()
   if not node.check(definition.default, report) then
     complain(where, "default %s", report.faults[1].detail)
   end
@@ -612,8 +381,8 @@ end
 
 -- A node: check(value, report), kinds (nil: all), to_integer, and as a member name, required, default.
 function compile_node(definition, where)
-  check_keywords(definition, where)
-  local kinds = allowed_types(definition, where)
+  definitions.check_keywords(definition, where)
+  local kinds = definitions.allowed_types(definition, where)
   local has_type = type_rule(kinds)
   local common = common_rules(definition, where)
   local by_kind = {
@@ -656,7 +425,7 @@ function schema.compile(definition, where)
     if root.check(value) then
       return true
     end
-    local report = { path = {}, depth = 0, faults = {} }
+    local report = faults.new_report()
     root.check(value, report)
     return nil, report.faults
   end

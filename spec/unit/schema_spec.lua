@@ -9,6 +9,9 @@ end
 local function load_schema()
   local before = package.loaded.json
   package.loaded.json = json
+  for _, name in ipairs({ "schema_faults", "schema_definition", "schema_formats" }) do
+    package.loaded["moonpool." .. name] = dofile(("core/lua/%s.lua"):format(name))
+  end
   local schema = dofile("core/lua/schema.lua")
   package.loaded.json = before
   return schema
