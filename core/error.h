@@ -69,8 +69,8 @@ const struct error_kind *error_kind(enum error_code code);
 int error_set(struct error *err, enum error_code code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* True for a prepared statement that the server lost (26000) or whose plan it will not run any more
- * (0A000): it was not executed, and prepared anew it may well be. */
+/* True for a prepared statement that the server lost (26000), whose plan it will not run any more
+ * (0A000), or whose types are gone (XX000): it took no effect, and prepared anew it may well do. */
 bool error_is_stale_statement(const struct error *err);
 
 /* The code whose kind has this slug; ERROR_SCRIPT if there is none. */

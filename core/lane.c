@@ -159,6 +159,7 @@ static void let_in(struct lane *lane)
 {
     struct list *item, *following;
     lane->pg->pipeline.read_only = true;
+    pool_renew(lane->lanes->pool, lane->pg);
     lane->state = LANE_OPEN;
     loop_disarm(loop_of(lane), &lane->patience);
     list_for_each (item, following, &lane->calls) {
@@ -264,6 +265,9 @@ static void on_done(struct pg_run *run)
     struct lane *lane = call->lane;
     const struct error *err = &run->batch->error;
     bool move = must_move(run->batch) || (run->lost && err->code != ERROR_NONE);
+    if (!run->lost) {
+        pool_note_stale(lane->lanes->pool, lane->pg);
+    }
     if (strcmp(err->sqlstate, "25006") == 0) {
         make_exclusive(lane->lanes, run->batch->items[0].statement->key);
         lanes_note_writer(lane->lanes, run->batch->items[0].statement);
@@ -307,6 +311,7 @@ bool lanes_submit(struct lanes *lanes, struct lane_call *call, struct batch *bat
     lane->count++;
 
     if (lane->state == LANE_OPEN) {
+        pool_renew(lanes->pool, lane->pg);
         pg_start(lane->pg, &call->run);
         lane->unflushed = true;
     } else if (!lane->patience.slot) {

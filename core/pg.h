@@ -73,6 +73,7 @@ struct pg {
     bool was_open;            /* it has been IDLE at least once */
     bool rolled_back;         /* CLEANING: ROLLBACK was sent */
     bool reset;               /* CLEANING: DISCARD ALL was sent */
+    uint64_t schema_change;   /* the pool's: the last that what is prepared was renewed for */
     uint64_t reported;        /* hash of the settings that the server reports, as set up */
     uint64_t opened_at;       /* when it was first IDLE */
     uint64_t expires_at;      /* the pool's: max lifetime with jitter */

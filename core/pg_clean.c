@@ -102,7 +102,7 @@ static bool is_in_transaction(const struct pg *pg)
 
 bool pg_is_worn(const struct pg *pg)
 {
-    return pg->pipeline.retire || pg->pipeline.prepared.count > MOST_PREPARED ||
+    return pg->pipeline.retire || pg->pipeline.prepared.held > MOST_PREPARED ||
            PQstatus(pg->conn) != CONNECTION_OK;
 }
 

@@ -63,6 +63,22 @@ static size_t find_row(const struct batch_item *item, const struct pg_result *re
     return value ? bulk_find_row(item->bulk, value, length, duplicate) : 0;
 }
 
+/* Where DDL has changed one result it will have changed others, and who prepares the statement anew
+ * will have its new result: a failure of nobody's doing, like those of concurrent transactions. */
+static void note_stale(struct pipeline *pipeline, const struct statement *statement,
+                       const struct pg_result *result, struct error *err)
+{
+    if (pg_result_is_outdated(result)) {
+        pipeline->outdated = true;
+        prepared_renew_all(&pipeline->prepared);
+        err->code = ERROR_SERIALIZATION;
+    } else if (strcmp(err->sqlstate, "26000") == 0) {
+        prepared_renew_all(&pipeline->prepared);
+    } else {
+        prepared_forget(&pipeline->prepared, statement->key);
+    }
+}
+
 static void take_failure(struct pipeline *pipeline, struct batch *batch, size_t index,
                          struct pg_result *result)
 {
@@ -73,7 +89,7 @@ static void take_failure(struct pipeline *pipeline, struct batch *batch, size_t 
         pipeline->retire = true;
     }
     if (error_is_stale_statement(&err)) {
-        prepared_forget(&pipeline->prepared, batch->items[index].statement->key);
+        note_stale(pipeline, batch->items[index].statement, result, &err);
     }
     pg_result_free(batch->items[index].result);
     batch->items[index].result = result;

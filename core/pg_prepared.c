@@ -57,6 +57,7 @@ uint32_t prepared_take(struct prepared_set *set, uint64_t key, bool *ret_fresh)
     *ret_fresh = place->serial == 0;
     if (*ret_fresh) {
         place->serial = ++set->last_serial;
+        set->held++;
     }
     return place->serial;
 }
@@ -68,10 +69,16 @@ void prepared_forget(struct prepared_set *set, uint64_t key)
     }
 }
 
-void prepared_forget_all(struct prepared_set *set)
+void prepared_renew_all(struct prepared_set *set)
 {
     if (set->slots) {
         memset(set->places, 0, set->slots * sizeof *set->places);
     }
     set->count = 0;
+}
+
+void prepared_forget_all(struct prepared_set *set)
+{
+    prepared_renew_all(set);
+    set->held = 0;
 }

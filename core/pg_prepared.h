@@ -17,6 +17,7 @@ struct prepared_set {
     size_t count;
     size_t slots;
     uint32_t last_serial;
+    uint32_t held; /* how many the server holds, with those that were prepared anew since */
 };
 
 void prepared_finish(struct prepared_set *set);
@@ -26,6 +27,9 @@ uint32_t prepared_take(struct prepared_set *set, uint64_t key, bool *ret_fresh);
 
 /* The server did not prepare it, or knows it no more. */
 void prepared_forget(struct prepared_set *set, uint64_t key);
+
+/* They may be stale: all are prepared again, under other names. */
+void prepared_renew_all(struct prepared_set *set);
 
 /* The server has forgotten, or is about to forget, all that is prepared. */
 void prepared_forget_all(struct prepared_set *set);

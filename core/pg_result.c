@@ -249,6 +249,13 @@ void pg_result_error(const struct pg_result *result, struct error *err, int *ret
     }
 }
 
+/* 0A000 is said of much else; the function that says it is the same in all languages. */
+bool pg_result_is_outdated(const struct pg_result *result)
+{
+    return strcmp(field(result, PG_DIAG_SQLSTATE), "0A000") == 0 &&
+           strcmp(field(result, PG_DIAG_SOURCE_FUNCTION), "RevalidateCachedQuery") == 0;
+}
+
 /* What stands between the first `open` and the last `close`; NULL if nothing does. */
 static const char *between(const char *text, const char *open, char close, size_t *ret_length)
 {

@@ -46,6 +46,9 @@ uint32_t pg_result_parameter_type(const struct pg_result *result, int parameter)
  * `ret_position`, if not NULL, receives the 1-based character in the statement, or 0. */
 void pg_result_error(const struct pg_result *result, struct error *err, int *ret_position);
 
+/* True if it failed because DDL has changed what the prepared statement returns. */
+bool pg_result_is_outdated(const struct pg_result *result);
+
 /* The value that a failed result blames, as PostgreSQL writes it: of a violated key of one column,
  * or what is no value of its type. NULL if it names none. */
 const char *pg_result_blamed(const struct pg_result *result, size_t *ret_length);

@@ -227,6 +227,26 @@ void pool_lost(struct pool *pool, struct pg *pg)
     pool_depart(pool, pg);
 }
 
+void pool_renew(struct pool *pool, struct pg *pg)
+{
+    uint64_t change = atomic_load(&pool->shared->schema_change);
+    if (pg->schema_change != change) {
+        prepared_renew_all(&pg->pipeline.prepared);
+        pg->schema_change = change;
+    }
+}
+
+/* Unless they know: many sessions meet the same change. */
+void pool_note_stale(struct pool *pool, struct pg *pg)
+{
+    if (pg->pipeline.outdated) {
+        uint64_t known = pg->schema_change;
+        atomic_compare_exchange_strong(&pool->shared->schema_change, &known, known + 1);
+        pg->schema_change = atomic_load(&pool->shared->schema_change);
+        pg->pipeline.outdated = false;
+    }
+}
+
 void pool_attend(struct pool *pool)
 {
     pool_serve(pool);

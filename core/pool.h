@@ -89,6 +89,13 @@ void pool_release(struct pool *pool, struct pg *pg, bool cancel);
 /* The holder was told that its connection is lost: forgets it. */
 void pool_lost(struct pool *pool, struct pg *pg);
 
+/* To be called before something is run on a lent connection: what others have found to be stale is
+ * prepared anew. */
+void pool_renew(struct pool *pool, struct pg *pg);
+
+/* To be called when a statement has proved stale on it: tells the others. */
+void pool_note_stale(struct pool *pool, struct pg *pg);
+
 /* Somebody else may need a permit, or has returned one: called when the worker was woken. */
 void pool_attend(struct pool *pool);
 

@@ -32,6 +32,9 @@ static const struct statement key_lock_statement = {
     .kind = STATEMENT_EXEC,
     .key = STATEMENT_KEY_LOCK};
 
+/* In front of a transaction that is begun once more. */
+static const struct statement rollback_statement = {.sql = "rollback", .kind = STATEMENT_EXEC};
+
 /* A batch is sent when it has grown by so many items. */
 enum { STREAM_ITEMS = 128 };
 
@@ -149,15 +152,29 @@ static void start(struct tx *tx)
     tx->state = tx->batch.commit ? TX_COMMITTING : TX_RUNNING;
     tx->waiting_since = tx_loop(tx)->now;
     write_timeout(tx);
+    pool_renew(&tx->database->pool, tx->pg);
     pg_start(tx->pg, &tx->run);
     pg_flush(tx->pg);
 }
 
-/* A statement that the server knows no more, or whose result has changed, was not executed: the
- * batch may be sent again where it was a transaction of its own. */
+/* A statement that the server knows no more, or whose result has changed, took no effect: the batch
+ * may be sent again where it was a transaction of its own, or the beginning of one, of which the
+ * script has seen nothing yet. Another stale one may show behind it then. */
 static bool may_resend(const struct tx *tx)
 {
-    return tx->options.autocommit && !tx->retried && error_is_stale_statement(&tx->batch.error);
+    const struct error *err = &tx->batch.error;
+    bool is_first = tx->options.autocommit || tx->batch.hidden > 0;
+    return is_first && error_is_stale_statement(err) && err->item + 1 > tx->resent;
+}
+
+static void resend(struct tx *tx)
+{
+    tx->resent = tx->batch.error.item + 1;
+    batch_rewind(&tx->batch);
+    if (!tx->options.autocommit && tx->batch.items[0].statement != &rollback_statement) {
+        batch_add_front(&tx->batch, &rollback_statement);
+    }
+    start(tx);
 }
 
 /* What has no key cannot be remembered to write. */
@@ -236,6 +253,16 @@ void tx_lose_session(struct tx *tx)
     tx->pg = NULL;
 }
 
+/* What a run has done to its session. */
+static void look_at_session(struct tx *tx)
+{
+    if (tx->run.lost) {
+        tx_lose_session(tx);
+    } else {
+        pool_note_stale(&tx->database->pool, tx->pg);
+    }
+}
+
 /* What was sent ahead has failed, while the script was queueing. */
 static void on_stream_failed(struct tx *tx)
 {
@@ -243,9 +270,7 @@ static void on_stream_failed(struct tx *tx)
     tx->run.open = false;
     tx->untold = true;
     counter_add(tx_counters(tx), statements_total, tx->batch.count);
-    if (tx->run.lost) {
-        tx_lose_session(tx);
-    }
+    look_at_session(tx);
     tx_note_outcome(tx);
     if (tx->run.lost) {
         tx_end(tx);
@@ -260,14 +285,12 @@ static void on_done(struct pg_run *run)
         return;
     }
     count_run(tx);
-    if (run->lost) {
-        tx_lose_session(tx);
-    } else if (may_resend(tx)) {
-        tx->retried = true;
-        batch_rewind(&tx->batch);
-        start(tx);
+    look_at_session(tx);
+    if (!run->lost && may_resend(tx)) {
+        resend(tx);
         return;
-    } else if (has_tried_to_write(tx)) {
+    }
+    if (!run->lost && has_tried_to_write(tx)) {
         run_writable(tx);
         return;
     }
@@ -405,6 +428,7 @@ void tx_stream(struct tx *tx)
         tx->run.batch = &tx->batch;
         tx->run.done = on_done;
         tx->run.open = true;
+        pool_renew(&tx->database->pool, tx->pg);
         pg_start(tx->pg, &tx->run);
     }
     pg_send_more(tx->pg);
@@ -435,7 +459,7 @@ static void run(struct tx *tx, void (*done)(struct tx *tx))
     tx->turn.granted = on_turn;
     tx->turn.deadline = tx->deadline;
     tx->collecting = false;
-    tx->retried = false;
+    tx->resent = 0;
     batch_seal(&tx->batch);
     if (tx->streaming) {
         end_stream(tx);

@@ -72,7 +72,7 @@ struct tx {
     bool streaming;     /* while it is being filled, what there is of it is under way */
     bool untold;        /* that failed, and nobody has heard of it */
     struct error error; /* of the last operation; ERROR_NONE if it succeeded */
-    bool retried;       /* a stale statement was prepared anew once already */
+    size_t resent;      /* 1 + the item for which it was last sent again, having been stale */
     bool reads;         /* the batch is in a read-only transaction, of its own or a lane's */
     bool begun;         /* BEGIN is in a batch already */
     struct pg *pg;      /* borrowed from the pool; NULL when it has none */

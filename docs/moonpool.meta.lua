@@ -241,7 +241,7 @@ function db:group(name, options, fn) end
 ---@field isolation? "read committed"|"repeatable read"|"serializable"
 ---@field read_only? boolean
 ---@field deferrable? boolean
----@field retries? integer more calls of the function, after serialization failures or deadlocks; by default none
+---@field retries? integer more calls of the function, after serialization failures, deadlocks or changed tables; by default none
 ---@field timeout? number seconds for all of it, retries included; then it raises "transaction-timeout"
 ---@field serialize? string|{ key: string } a table, or a key of up to 200 bytes: those that name it take turns
 

@@ -38,9 +38,12 @@ local function check_options(options, level)
   end
 end
 
--- Those that another attempt may well not meet: serialization failures and deadlocks.
+-- Those that another attempt may well not meet: serialization failures, deadlocks, and DDL that has
+-- changed what a statement returns.
+local CONFLICTS = { ["40001"] = true, ["40P01"] = true, ["0A000"] = true }
+
 local function is_conflict(err)
-  return type(err) == "table" and (err.sqlstate == "40001" or err.sqlstate == "40P01")
+  return type(err) == "table" and err.code == "serialization" and CONFLICTS[err.sqlstate] == true
 end
 
 local function pause_before(attempt)

@@ -567,6 +567,38 @@ static void test_overload(void)
     finish("overload");
 }
 
+/* A session that runs something: true if it prepares its statements anew for it. */
+static bool renews(const struct customer *customer)
+{
+    struct prepared_set *prepared = &customer->pg->pipeline.prepared;
+    prepared->count = 1;
+    pool_renew(customer->pool, customer->pg);
+    return prepared->count == 0;
+}
+
+static void find_stale(const struct customer *customer)
+{
+    customer->pg->pipeline.outdated = true;
+    pool_note_stale(customer->pool, customer->pg);
+}
+
+static void test_stale(void)
+{
+    begin(3, &usual);
+    play("+a +b +d o o o");
+    struct customer *a = &customers[0], *b = &customers[1], *d = &customers[3];
+    check(!renews(a) && !renews(b) && !renews(d), "while nothing is stale nothing is renewed");
+    find_stale(a);
+    check(!renews(a), "who has found it has renewed it already");
+    find_stale(b);
+    check(!renews(a) && !renews(b), "one that meets the same change tells nobody anew");
+    check(renews(d) && !renews(d), "those who have not met it renew once");
+    find_stale(d);
+    check(renews(a) && renews(b) && !renews(d), "the next change is told again");
+    play("-a -b -d");
+    finish("stale statements");
+}
+
 static void test_lifetime(void)
 {
     begin(1, &usual);
@@ -596,6 +628,7 @@ int main(void)
     test_health();
     test_unread();
     test_overload();
+    test_stale();
     test_lifetime();
     return test_end();
 }
