@@ -11,7 +11,7 @@ struct vm_block;
 /* Blocks of one class are of the same size and linked through their first word. */
 struct vm_blocks {
     struct vm_block *spare[VM_BLOCK_CLASSES]; /* owned */
-    int counts[VM_BLOCK_CLASSES];
+    size_t bytes;                             /* of all that are spare */
 };
 
 /* As realloc(), but that the caller knows the old size, and that a size of 0 gives the block back.
