@@ -129,15 +129,11 @@ static void push_input(lua_State *L, struct group_lead *lead, int index)
 
 static int go_on_gather(lua_State *L, int status, lua_KContext context);
 
-/* gather(most): returns when there is no more company to wait for. Nobody tells the leader of those
- * that come, so it looks again every millisecond. */
+/* gather(most): returns when there is no more company to wait for. */
 static int gather(lua_State *L)
 {
     uint64_t left = group_linger(check_lead(L), (int)luaL_checkinteger(L, 1));
-    if (left == 0) {
-        return 0;
-    }
-    return handling_sleep(L, handling_of(L), left < 1000 ? left : 1000, go_on_gather);
+    return left == 0 ? 0 : handling_sleep(L, handling_of(L), left, go_on_gather);
 }
 
 static int go_on_gather(lua_State *L, int status, lua_KContext context)

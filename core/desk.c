@@ -274,14 +274,26 @@ void desk_note(struct desk *desk, int group, uint64_t duration, int count, uint6
 
 uint64_t desk_linger(struct desk *desk, int group, int most, uint64_t now)
 {
-    const struct desk_group *g = &desk->groups[group];
+    struct desk_group *g = &desk->groups[group];
     lock(desk);
     uint32_t wanted = g->crowd < (uint32_t)most ? g->crowd : (uint32_t)most;
     uint64_t moment = g->average / LINGER_SHARE;
     uint64_t until = g->ended_at + (moment < LINGER_MOST ? moment : LINGER_MOST);
     uint64_t left = desk->posted[group] < wanted && now < until ? until - now : 0;
+    g->awaited = left > 0 ? wanted : 0;
     unlock(desk);
     return left;
+}
+
+int desk_gathered(struct desk *desk, int group)
+{
+    struct desk_group *g = &desk->groups[group];
+    lock(desk);
+    bool gathered = g->led && g->awaited > 0 && desk->posted[group] >= g->awaited;
+    int leader = gathered ? (int)g->leader : -1;
+    g->awaited = gathered ? 0 : g->awaited;
+    unlock(desk);
+    return leader;
 }
 
 enum parcel_state desk_state(struct desk *desk, int parcel)

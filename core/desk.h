@@ -53,6 +53,7 @@ struct desk_group {
     uint64_t average;  /* microseconds from taking to answering, smoothed */
     uint64_t ended_at; /* when the last group ended */
     uint32_t crowd;    /* how many were in it, or waited behind it */
+    uint32_t awaited;  /* the leader lingers until so many wait; 0 if it does not */
 };
 
 /* Zeroed memory with `lock` initialised (robust, between processes). */
@@ -108,6 +109,10 @@ void desk_note(struct desk *desk, int group, uint64_t duration, int count, uint6
  * group. 0 if as many wait as there were, or the moment is over: an eighth of what a group takes,
  * and 2 ms at the most. */
 uint64_t desk_linger(struct desk *desk, int group, int most, uint64_t now);
+
+/* To be asked after a parcel was posted: the worker whose leader lingers, and has no more to wait
+ * for now; -1 if there is none. Said once. */
+int desk_gathered(struct desk *desk, int group);
 
 /* The state of a parcel as its member sees it. */
 enum parcel_state desk_state(struct desk *desk, int parcel);

@@ -28,6 +28,7 @@ struct group_lead {
     int parcels[DESK_TAKE];
     bool answered[DESK_TAKE];
     int count;
+    int lingers_for; /* most members; 0 when it does not linger */
     uint64_t taken_at;
 };
 
@@ -83,6 +84,18 @@ static bool withdraw(struct waiting *waiting, struct error *err)
 }
 
 static void lead_if_free(struct groups *groups, int group);
+static void attend_leads(struct groups *groups);
+
+/* A leader that waits for company, here or in another worker, does not look at the desk itself. */
+static void tell_leader(struct groups *groups, int group)
+{
+    int worker = desk_gathered(desk_of(groups), group);
+    if (worker == (int)groups->worker) {
+        attend_leads(groups);
+    } else if (worker >= 0) {
+        shared_wake(&groups->shared->workers[worker]);
+    }
+}
 
 int group_join(struct groups *groups, struct group_member *member, struct handling *handling,
                const char *name, const char *input, size_t length, struct error *err)
@@ -109,6 +122,7 @@ int group_join(struct groups *groups, struct group_member *member, struct handli
     list_append(&groups->members, &member->link);
     handling->waiting = &member->waiting;
     lead_if_free(groups, member->group);
+    tell_leader(groups, member->group);
     return 0;
 }
 
@@ -161,9 +175,23 @@ static void set_deadline(struct group_lead *lead)
     }
 }
 
-uint64_t group_linger(const struct group_lead *lead, int most)
+uint64_t group_linger(struct group_lead *lead, int most)
 {
-    return desk_linger(desk_of(lead->groups), lead->group, most, clock_now());
+    uint64_t left = desk_linger(desk_of(lead->groups), lead->group, most, clock_now());
+    lead->lingers_for = left > 0 ? most : 0;
+    return left;
+}
+
+static void attend_leads(struct groups *groups)
+{
+    struct list *item, *following;
+    list_for_each (item, following, &groups->leads) {
+        struct group_lead *lead = list_entry(item, struct group_lead, link);
+        struct handling *handling = lead->request->handling;
+        if (handling && lead->lingers_for > 0 && group_linger(lead, lead->lingers_for) == 0) {
+            handling_end_sleep(handling);
+        }
+    }
 }
 
 int group_take(struct group_lead *lead, int most)
@@ -347,6 +375,7 @@ bool groups_are_busy(const struct groups *groups)
 void groups_attend(struct groups *groups)
 {
     collect(groups);
+    attend_leads(groups);
     for (int i = 0; groups->current && i < DESK_GROUPS && desk_of(groups)->groups[i].name[0]; i++) {
         if (desk_of(groups)->posted[i] > 0) {
             lead_if_free(groups, i);

@@ -64,8 +64,9 @@ const char *group_output(const struct group_member *member, size_t *ret_length);
 /* The lead whose code is running in this handling; NULL if it is none. */
 struct group_lead *group_lead_of(struct groups *groups, const struct handling *handling);
 
-/* How long to wait for company before group_take(), in microseconds: desk_linger(). */
-uint64_t group_linger(const struct group_lead *lead, int most);
+/* How long to wait for company before group_take(), in microseconds: desk_linger(). A handling that
+ * sleeps for so long is woken when all are there. */
+uint64_t group_linger(struct group_lead *lead, int most);
 
 /* Closes the group: takes what waits, at most `most`. Returns how many. */
 int group_take(struct group_lead *lead, int most);

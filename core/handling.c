@@ -430,6 +430,14 @@ static void on_slept(struct timer *timer)
     make_ready(list_entry((void *)timer, struct handling, sleep));
 }
 
+void handling_end_sleep(struct handling *handling)
+{
+    if (handling->sleep.slot) {
+        loop_disarm(handling->runner->loop, &handling->sleep);
+        make_ready(handling);
+    }
+}
+
 int handling_sleep(struct lua_State *L, struct handling *handling, uint64_t duration,
                    int (*k)(struct lua_State *L, int status, intptr_t context))
 {

@@ -134,6 +134,9 @@ void handling_stop_waiting(struct handling *handling);
 int handling_sleep(struct lua_State *L, struct handling *handling, uint64_t duration,
                    int (*k)(struct lua_State *L, int status, intptr_t context));
 
+/* Wakes it early, if it sleeps. */
+void handling_end_sleep(struct handling *handling);
+
 /* Ends a transaction that is over, or not wanted any more (rolled back then). `how` is what a
  * script is told that uses it yet: "was committed". */
 void script_tx_end(struct script_tx *script_tx, const char *how);

@@ -318,8 +318,14 @@ static void test_linger(void)
     check_int(desk_linger(desk, GROUP, 64, 101000), 0, "an eighth of what a group takes is enough");
     desk_post(desk, GROUP, MEMBER, NEVER, "x", 1);
     check_int(desk_linger(desk, GROUP, 64, 100300), 700, "as long as not all of them are there");
+    check_int(desk_gathered(desk, GROUP), -1, "the leader is not told of the first");
     desk_post(desk, GROUP, MEMBER, NEVER, "x", 1);
+    check_int(desk_gathered(desk, GROUP), -1, "nobody is told where nobody leads");
+    check(desk_lead(desk, GROUP, LEADER), "a leader");
+    check_int(desk_gathered(desk, GROUP), LEADER, "the leader is told of the last");
+    check_int(desk_gathered(desk, GROUP), -1, "once");
     check_int(desk_linger(desk, GROUP, 64, 100300), 0, "and no longer");
+    check_int(desk_gathered(desk, GROUP), -1, "who does not linger is not told");
     desk_note(desk, 1, 1000000, 2, 100000);
     check_int(desk_linger(desk, 1, 64, 100000), 2000, "never for more than 2 ms");
     destroy(desk);
