@@ -12,6 +12,7 @@
 #include "bind_error.h"
 #include "bind_json.h"
 #include "bind_row.h"
+#include "bind_type.h"
 #include "error.h"
 #include "handling.h"
 #include "request.h"
@@ -25,7 +26,7 @@ enum { LEAST_STATUS = 200, MOST_STATUS = 599 };
 /* The request behind the userdata at `index`; raises once it has been answered. */
 static struct request *check_request(lua_State *L, int index)
 {
-    struct request **handle = luaL_checkudata(L, index, type_name);
+    struct request **handle = bind_type_check(L, index, type_name);
     if (!*handle) {
         luaL_error(L, "this request is over: take what you need of it while it is being handled");
     }
@@ -326,7 +327,7 @@ static const luaL_Reg metamethods[] = {
 
 void bind_request_open(lua_State *L)
 {
-    luaL_newmetatable(L, type_name);
+    bind_type_open(L, type_name);
     luaL_setfuncs(L, metamethods, 0);
     lua_pushliteral(L, "moonpool.request");
     lua_setfield(L, -2, "__metatable");

@@ -10,6 +10,7 @@
 #include "bind_json.h"
 #include "bind_result.h"
 #include "bind_row.h"
+#include "bind_type.h"
 #include "buffer.h"
 #include "error.h"
 #include "handling.h"
@@ -31,7 +32,7 @@ struct rows {
 
 static struct rows *check_rows(lua_State *L, int index)
 {
-    struct rows *rows = luaL_checkudata(L, index, type_name);
+    struct rows *rows = bind_type_check(L, index, type_name);
     if (rows->over) {
         luaL_error(L, "this result belongs to a request that is over: copy the rows to be kept");
     }
@@ -47,7 +48,7 @@ static void release(struct holding *holding)
 
 static int collect(lua_State *L)
 {
-    struct rows *rows = luaL_checkudata(L, 1, type_name);
+    struct rows *rows = bind_type_check(L, 1, type_name);
     list_remove(&rows->holding.link);
     release(&rows->holding);
     return 0;
@@ -209,7 +210,7 @@ static const luaL_Reg metamethods[] = {
 
 void bind_rows_open(lua_State *L)
 {
-    luaL_newmetatable(L, type_name);
+    bind_type_open(L, type_name);
     luaL_setfuncs(L, metamethods, 0);
     lua_pushlightuserdata(L, (void *)&json_hook);
     lua_setfield(L, -2, "__json");

@@ -8,6 +8,7 @@
 
 #include "bind_error.h"
 #include "bind_place.h"
+#include "bind_type.h"
 #include "error.h"
 #include "handling.h"
 #include "request.h"
@@ -16,13 +17,13 @@ static const char type_name[] = "moonpool.tx";
 
 struct script_tx *bind_tx_find(lua_State *L)
 {
-    struct tx_handle *handle = luaL_checkudata(L, 1, type_name);
+    struct tx_handle *handle = bind_type_check(L, 1, type_name);
     return handle->script_tx;
 }
 
 struct script_tx *bind_tx_check_open(lua_State *L)
 {
-    struct tx_handle *handle = luaL_checkudata(L, 1, type_name);
+    struct tx_handle *handle = bind_type_check(L, 1, type_name);
     if (!handle->script_tx) {
         bind_place_error(L, "the transaction begun at %s %s: it cannot be used any more",
                          handle->where, handle->end);
@@ -89,7 +90,7 @@ struct script_tx *bind_tx_push(lua_State *L, struct handling *handling)
 
 static int collect(lua_State *L)
 {
-    struct tx_handle *handle = luaL_checkudata(L, 1, type_name);
+    struct tx_handle *handle = bind_type_check(L, 1, type_name);
     if (handle->script_tx) {
         handle->script_tx->handle = NULL;
         handle->script_tx = NULL;
@@ -99,7 +100,7 @@ static int collect(lua_State *L)
 
 void bind_tx_open(lua_State *L)
 {
-    luaL_newmetatable(L, type_name);
+    bind_type_open(L, type_name);
     lua_pushcfunction(L, collect);
     lua_setfield(L, -2, "__gc");
     lua_pushvalue(L, -2);
