@@ -229,14 +229,27 @@ static int set_parameter(lua_State *L, int index, uint32_t type, struct paramete
 
 /* Queueing. */
 
+/* The statement of that name if it was queued last, as in a loop over rows; else NULL. */
+static const struct statement *queued_last(const struct batch *batch, const char *name)
+{
+    if (batch->count == batch->hidden) {
+        return NULL;
+    }
+    const struct statement *last = batch->items[batch->count - 1].statement;
+    return last->name && strcmp(last->name, name) == 0 ? last : NULL;
+}
+
 static const struct statement *check_statement(lua_State *L, struct script_tx *script_tx,
                                                struct batch *batch)
 {
     size_t length;
     const char *text = luaL_checklstring(L, 2, &length);
     luaL_argcheck(L, strlen(text) == length, 2, "SQL must not contain a NUL character");
-    const struct statement *statement =
-        generation_statement(script_tx->handling->generation, text, length, &batch->arena);
+    const struct statement *statement = queued_last(batch, text);
+    if (!statement) {
+        statement =
+            generation_statement(script_tx->handling->generation, text, length, &batch->arena);
+    }
     if (!statement) {
         bind_place_error(L, "there is no statement named '%s' in the SQL folder", text);
     }
@@ -319,6 +332,7 @@ static void queue_row(lua_State *L, struct script_tx *script_tx, struct batch *b
     struct error err;
     struct batch_item *item = open_bulk(batch, statement, count);
     if (!item) {
+        tx_stream_before_rows(&script_tx->tx);
         item = add_bulk(L, batch, statement, count);
     }
     arena_reset(&batch->row_arena);

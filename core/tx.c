@@ -35,8 +35,9 @@ static const struct statement key_lock_statement = {
 /* In front of a transaction that is begun once more. */
 static const struct statement rollback_statement = {.sql = "rollback", .kind = STATEMENT_EXEC};
 
-/* A batch is sent when it has grown by so many items. */
-enum { STREAM_ITEMS = 128 };
+/* A batch is sent when it has grown by so many items; by fewer where rows of a :bulk statement are
+ * to be gathered, since that takes a while. */
+enum { STREAM_ITEMS = 128, STREAM_BEFORE_ROWS = 2 };
 
 static void describe_own(struct statement *statement, const char *sql, bool keep)
 {
@@ -417,11 +418,8 @@ static void end_stream(struct tx *tx)
     pg_send_more(tx->pg);
 }
 
-void tx_stream(struct tx *tx)
+static void send_ahead(struct tx *tx)
 {
-    if (tx->state != TX_OPEN || tx->batch.count % STREAM_ITEMS != 0) {
-        return;
-    }
     batch_seal(&tx->batch);
     if (!tx->streaming) {
         tx->streaming = true;
@@ -432,6 +430,20 @@ void tx_stream(struct tx *tx)
         pg_start(tx->pg, &tx->run);
     }
     pg_send_more(tx->pg);
+}
+
+void tx_stream(struct tx *tx)
+{
+    if (tx->state == TX_OPEN && tx->batch.count % STREAM_ITEMS == 0) {
+        send_ahead(tx);
+    }
+}
+
+void tx_stream_before_rows(struct tx *tx)
+{
+    if (tx->state == TX_OPEN && tx->batch.count >= tx->batch.sealed + STREAM_BEFORE_ROWS) {
+        send_ahead(tx);
+    }
 }
 
 void tx_forget_batch(struct tx *tx)

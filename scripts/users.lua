@@ -26,18 +26,24 @@ local PAGE = {
 
 -- A decimal column cannot hold what overflowed, so such a create is refused instead.
 local function check_score(user, value)
-  if value ~= value or value == math.huge or value == -math.huge then
+  if value - value ~= 0 then -- infinite, or not a number
     app.fail(422, ("the score of user %d would no longer be a finite number"):format(user.id))
   end
 end
 
--- Inserts the users with their profiles, in order. Gives the place of each new id among those created,
--- and the ids; a name that is in use has none: it is refused before an id is spent on it.
+-- Inserts the users, in order, and gives what it made of each, nil for a name that is in use: that is
+-- refused before an id is spent on it. Behind these rows, what the formula needs of everyone.
 local function insert_users(tx, users)
   for _, user in ipairs(users) do
     tx:queue("create_user", user.username, user.score)
   end
-  local rows = tx:send_batch()
+  tx:queue("get_user_scores")
+  return tx:send_batch()
+end
+
+-- Queues the profiles and the records of those that were inserted. Gives the place of each new id among
+-- them, and the ids.
+local function queue_profiles(tx, users, rows)
   local places, ids = {}, {}
   for i, user in ipairs(users) do
     local row = rows[i]
@@ -51,24 +57,23 @@ local function insert_users(tx, users)
   return places, ids
 end
 
--- Gives every user the scores that these creates, one after the other, would have given: a create
--- counts the users there are with it, and scores all of them, the new one included. Gives the score
--- that each new user had when its own create was done.
-local function update_scores(tx, places, created)
-  local users = tx:query("get_user_scores")
-  local before = #users - created
+-- Queues for everyone in `scores` the score that these creates, one after the other, would have given: a
+-- create counts the users there are with it, and scores all of them, the new one included. Gives the
+-- score that each new user had when its own create was done.
+local function queue_scores(tx, scores, places, created)
+  local before = #scores - created
   local first_scores = {}
-  for _, user in ipairs(users) do
-    local first = places[user.id] or 1
-    local value = user.score
-    for place = first, created do
+  for _, user in ipairs(scores) do
+    local id, value = user.id, user.score
+    local own = places[id]
+    for place = own or 1, created do
       value = score.formula(value, before + place)
-      if place == places[user.id] then
-        first_scores[user.id] = value
+      if place == own then
+        first_scores[id] = value
       end
     end
     check_score(user, value)
-    tx:queue("update_user_scores", user.id, value)
+    tx:queue("update_user_scores", id, value)
   end
   return first_scores
 end
@@ -77,10 +82,11 @@ end
 -- scores; the result is that of one after the other. `serialize` keeps the groups of other hosts, and
 -- other writers that lock the table, apart.
 local create_user = app.db:group("create_user", { max = 256, serialize = "users" }, function(tx, users)
-  local places, ids = insert_users(tx, users)
+  local rows = insert_users(tx, users)
+  local places, ids = queue_profiles(tx, users, rows)
   local stored = {}
   if #ids > 0 then
-    local first_scores = update_scores(tx, places, #ids)
+    local first_scores = queue_scores(tx, rows[rows.n], places, #ids)
     for _, row in ipairs(tx:query("get_users_by_id", ids)) do
       row.score = first_scores[row.id]
       stored[row.username] = row

@@ -64,6 +64,20 @@ app.post("/gathered", function()
   end)
 end)
 
+app.post("/ahead", function()
+  return 200, run(function(tx)
+    tx:queue("select extract(epoch from clock_timestamp())::float8 as time")
+    tx:queue("select extract(epoch from clock_timestamp())::float8 as time")
+    for n = 1, 300 do
+      tx:queue("add_numbers", n)
+      spin(0.002)
+    end
+    tx:queue("select extract(epoch from clock_timestamp())::float8 as time")
+    local results = tx:send_batch()
+    return { rows = results[3], passed = results[4][1].time - results[2][1].time }
+  end)
+end)
+
 app.post("/wide/{count}/{size}", { deadline = 20 }, function(req)
   local count, size = math.tointeger(tonumber(req.params.count)), math.tointeger(tonumber(req.params.size))
   return 200, run(function(tx)
@@ -152,7 +166,7 @@ app.post("/broken", function()
 end)
 ]]
 
--- Nothing of this can be seen from outside but by what goes wrong: a long batch is sent while it grows.
+-- Little of this can be seen from outside but by what goes wrong: a long batch is sent while it grows.
 describe("a long batch of an open transaction", function()
   local server
 
@@ -191,6 +205,12 @@ describe("a long batch of an open transaction", function()
       assert.same({ n = 129, last = 300 }, server:call("/gathered"))
       server.db:exec("truncate numbers")
     end
+  end)
+
+  it("is executed up to the rows of a run while these are gathered", function()
+    local seen = server:call("/ahead")
+    assert.equal(300, seen.rows)
+    assert.is_true(seen.passed > 0.3, ("%f s between the statements around a run"):format(seen.passed))
   end)
 
   for _, pace in ipairs { "quick", "slow" } do
