@@ -28,11 +28,6 @@ struct checker {
     bool done;
 };
 
-static void print_error(const struct error *err)
-{
-    fprintf(stderr, "moonpool: %s%s%s\n", err->where, *err->where ? ": " : "", err->message);
-}
-
 static void print_route(void *context, const char *method, const char *pattern, const char *where)
 {
     printf("%-7s %-40s %s\n", method, pattern, where);
@@ -117,12 +112,12 @@ int check_run(const struct config *config, bool print_routes)
     struct error err;
     struct shared *shared = shared_create(1, 1, &err);
     if (!shared) {
-        print_error(&err);
+        error_print(&err);
         return EXIT_FAILURE;
     }
     int code = vm_start_watch(&err) == 0 ? run(config, shared, print_routes, &err) : -1;
     if (code != 0) {
-        print_error(&err);
+        error_print(&err);
     }
     shared_destroy(shared);
     return code == 0 ? EXIT_SUCCESS : EXIT_FAILURE;

@@ -48,6 +48,11 @@ int error_set(struct error *err, enum error_code code, const char *format, ...)
     return -1;
 }
 
+void error_print(const struct error *err)
+{
+    fprintf(stderr, "moonpool: %s%s%s\n", err->where, *err->where ? ": " : "", err->message);
+}
+
 enum error_code error_from_sqlstate(const char *sqlstate)
 {
     for (size_t i = 0; i < sizeof sqlstates / sizeof *sqlstates; i++) {

@@ -69,6 +69,9 @@ const struct error_kind *error_kind(enum error_code code);
 int error_set(struct error *err, enum error_code code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* Prints it for whoever started the program, on standard error. */
+void error_print(const struct error *err);
+
 /* True for a prepared statement that the server lost (26000), whose plan it will not run any more
  * (0A000), or whose types are gone (XX000): it took no effect, and prepared anew it may well do. */
 bool error_is_stale_statement(const struct error *err);

@@ -125,19 +125,14 @@ static int start_http(struct worker *worker, struct error *err)
     return worker->admin ? 0 : -1;
 }
 
-static void print_fault(const struct worker *worker, const struct error *err)
-{
-    if (worker->app.speaks) {
-        fprintf(stderr, "moonpool: %s%s%s\n", err->where, *err->where ? ": " : "", err->message);
-    }
-}
-
 static void on_booted(struct app *app, const struct error *fault)
 {
     struct worker *worker = app->owner;
     struct error err;
     if (fault->code != ERROR_NONE) {
-        print_fault(worker, fault);
+        if (app->speaks) {
+            error_print(fault);
+        }
         stop(worker, WORKER_EXIT_CONFIG);
     } else if (start_http(worker, &err) != 0) {
         log_event(LOG_ERROR, "worker not started", "%s", err.message);
