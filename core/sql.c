@@ -40,22 +40,41 @@ static bool is_part_of_word(char c)
     return isalnum((unsigned char)c) || c == '_' || c == '$' || (unsigned char)c >= 0x80;
 }
 
-/* `sql` begins with the opening of a comment; they nest. */
-static const char *skip_comment(const char *sql)
+const char *sql_skip_line_comment(const char *at, const char *end)
+{
+    while (at < end && *at != '\r' && *at != '\n') {
+        at++;
+    }
+    return at;
+}
+
+const char *sql_skip_block_comment(const char *at, const char *end)
 {
     int depth = 0;
-    do {
-        if (strncmp(sql, "/*", 2) == 0) {
+    while (end - at >= 2) {
+        if (memcmp(at, "/*", 2) == 0) {
             depth++;
-            sql += 2;
-        } else if (strncmp(sql, "*/", 2) == 0) {
+            at += 2;
+        } else if (memcmp(at, "*/", 2) == 0) {
             depth--;
-            sql += 2;
+            at += 2;
         } else {
-            sql++;
+            at++;
         }
-    } while (depth > 0 && *sql);
-    return sql;
+        if (depth == 0) {
+            return at;
+        }
+    }
+    return NULL;
+}
+
+/* Behind a comment; at the end of the text if it is not closed. */
+static const char *skip_comment(const char *sql)
+{
+    const char *end = sql + strlen(sql);
+    const char *behind =
+        *sql == '-' ? sql_skip_line_comment(sql, end) : sql_skip_block_comment(sql, end);
+    return behind ? behind : end;
 }
 
 const char *sql_first_word(const char *sql)
@@ -63,9 +82,7 @@ const char *sql_first_word(const char *sql)
     for (;;) {
         if (isspace((unsigned char)*sql)) {
             sql++;
-        } else if (strncmp(sql, "--", 2) == 0) {
-            sql += strcspn(sql, "\r\n");
-        } else if (strncmp(sql, "/*", 2) == 0) {
+        } else if (strncmp(sql, "--", 2) == 0 || strncmp(sql, "/*", 2) == 0) {
             sql = skip_comment(sql);
         } else {
             return sql;

@@ -11,6 +11,13 @@ enum sql_traces {
     SQL_LASTING_TRACES, /* what only ends with the session */
 };
 
+/* Behind the -- comment that begins at `at`: at the end of its line, which a lone CR is too, or at
+ * `end`. */
+const char *sql_skip_line_comment(const char *at, const char *end);
+
+/* Behind the comment that begins at `at` with its opening; they nest. NULL if it is not closed. */
+const char *sql_skip_block_comment(const char *at, const char *end);
+
 /* The text from its first word on: behind white space and comments. */
 const char *sql_first_word(const char *sql);
 

@@ -117,14 +117,6 @@ static const char *end_of_line(const struct scanner *scanner)
     return newline ? newline : scanner->end;
 }
 
-/* Of a comment; PostgreSQL takes a lone CR for the end of a line. */
-static const char *end_of_comment(const struct scanner *scanner)
-{
-    const char *end = end_of_line(scanner);
-    const char *cr = memchr(scanner->at, '\r', (size_t)(end - scanner->at));
-    return cr ? cr : end;
-}
-
 static bool looking_at(const struct scanner *scanner, const char *text)
 {
     size_t length = strlen(text);
@@ -159,21 +151,11 @@ static const char *behind_name_mark(const struct scanner *scanner)
 
 static int skip_block_comment(struct scanner *scanner)
 {
-    int line = scanner->line, depth = 0;
-    do {
-        if (scanner->at == scanner->end) {
-            return fail(scanner, line, "the comment that begins here is never closed with */");
-        }
-        if (looking_at(scanner, "/*")) {
-            depth++;
-            scanner->at += 2;
-        } else if (looking_at(scanner, "*/")) {
-            depth--;
-            scanner->at += 2;
-        } else {
-            move_to(scanner, scanner->at + 1);
-        }
-    } while (depth > 0);
+    const char *behind = sql_skip_block_comment(scanner->at, scanner->end);
+    if (!behind) {
+        return fail(scanner, scanner->line, "the comment that begins here is never closed with */");
+    }
+    move_to(scanner, behind);
     return 0;
 }
 
@@ -184,7 +166,7 @@ static int skip_space(struct scanner *scanner)
         if (is_blank(*scanner->at) || *scanner->at == '\n') {
             move_to(scanner, scanner->at + 1);
         } else if (looking_at(scanner, "--") && !behind_name_mark(scanner)) {
-            move_to(scanner, end_of_comment(scanner));
+            move_to(scanner, sql_skip_line_comment(scanner->at, scanner->end));
         } else if (looking_at(scanner, "/*")) {
             if (skip_block_comment(scanner) != 0) {
                 return -1;
@@ -219,7 +201,7 @@ static const char *find_continuation(const struct scanner *scanner)
     bool line_ended = false;
     while (probe.at < probe.end) {
         if (looking_at(&probe, "--") && !behind_name_mark(&probe)) {
-            probe.at = end_of_comment(&probe);
+            probe.at = sql_skip_line_comment(probe.at, probe.end);
         } else if (is_blank(*probe.at) || *probe.at == '\n') {
             line_ended |= *probe.at == '\n' || *probe.at == '\r';
             probe.at++;
