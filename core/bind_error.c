@@ -43,7 +43,8 @@ void bind_error_push(lua_State *L, const struct error *err)
         lua_pushinteger(L, (lua_Integer)err->row);
         lua_setfield(L, -2, "row");
     }
-    bind_error_mark(L);
+    luaL_getmetatable(L, type_name);
+    vm_set_metatable(L, -2);
 }
 
 int bind_error_raise(lua_State *L, const struct error *err)
@@ -52,10 +53,12 @@ int bind_error_raise(lua_State *L, const struct error *err)
     return lua_error(L);
 }
 
-void bind_error_mark(lua_State *L)
+void bind_error_encode_json(lua_State *L, int index, struct buffer *out)
 {
-    luaL_getmetatable(L, type_name);
-    vm_set_metatable(L, -2);
+    struct error err;
+    if (bind_json_encode(L, index, out, &err) != 0) {
+        bind_error_raise(L, &err);
+    }
 }
 
 static void get_text(lua_State *L, int index, const char *field, char *text, size_t size)

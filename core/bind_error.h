@@ -19,8 +19,9 @@ void bind_error_push(struct lua_State *L, const struct error *err);
 /* Raises it. */
 int bind_error_raise(struct lua_State *L, const struct error *err);
 
-/* Makes the table on top of the stack an error. */
-void bind_error_mark(struct lua_State *L);
+/* bind_json_encode(), but what cannot be expressed is raised. `out` belongs to somebody who
+ * outlives a Lua error. */
+void bind_error_encode_json(struct lua_State *L, int index, struct buffer *out);
 
 /* Reads the value at `index` back, if it is such a table. Members of its field `extra` are appended
  * to `extra` as JSON members with a comma in front each. Calls no metamethods; may raise for want

@@ -51,11 +51,8 @@ static int add_group(lua_State *L)
 
 static void encode(lua_State *L, int index, struct handling *handling)
 {
-    struct error err;
     handling->scratch.length = 0;
-    if (bind_json_encode(L, index, &handling->scratch, &err) != 0) {
-        bind_error_raise(L, &err);
-    }
+    bind_error_encode_json(L, index, &handling->scratch);
 }
 
 static void push_group_error(lua_State *L, const struct error *err, const char *more, size_t length)

@@ -9,7 +9,6 @@
 
 #include "batch.h"
 #include "bind_error.h"
-#include "bind_json.h"
 #include "bind_place.h"
 #include "bulk.h"
 #include "error.h"
@@ -23,15 +22,6 @@ enum { MOST_DIMENSIONS = 6 }; /* PostgreSQL's own limit, MAXDIM */
 enum { CHARGE_STEP = 64 * 1024 };
 
 /* Parameters. */
-
-static void encode_json(lua_State *L, int index, struct handling *handling)
-{
-    struct error err;
-    handling->scratch.length = 0;
-    if (bind_json_encode(L, index, &handling->scratch, &err) != 0) {
-        bind_error_raise(L, &err);
-    }
-}
 
 /* An array parameter on its way into a literal, {1,NULL,"a b",{...}}. */
 struct array_encoder {
@@ -78,10 +68,7 @@ static void push_json(struct array_encoder *encoder, int index)
 {
     struct buffer *out = encoder->out;
     size_t before = out->length;
-    struct error err;
-    if (bind_json_encode(encoder->L, index, out, &err) != 0) {
-        bind_error_raise(encoder->L, &err);
-    }
+    bind_error_encode_json(encoder->L, index, out);
     lua_pushlstring(encoder->L, out->data + before, out->length - before);
     out->length = before;
 }
@@ -179,11 +166,11 @@ static bool wants_array(lua_State *L, int index, uint32_t type, uint32_t *ret_el
 void bind_queue_encode(lua_State *L, int index, uint32_t type, struct handling *handling)
 {
     struct array_encoder encoder = {.L = L, .out = &handling->scratch};
+    encoder.out->length = 0;
     if (wants_array(L, index, type, &encoder.element)) {
-        handling->scratch.length = 0;
         encode_array(&encoder, index, 1);
     } else {
-        encode_json(L, index, handling);
+        bind_error_encode_json(L, index, encoder.out);
     }
 }
 

@@ -266,7 +266,6 @@ static void write_body(lua_State *L, int index, struct request *request)
 {
     struct response *response = &request->response;
     size_t length;
-    struct error err;
     switch (lua_type(L, index)) {
     case LUA_TNONE:
     case LUA_TNIL:
@@ -278,9 +277,7 @@ static void write_body(lua_State *L, int index, struct request *request)
         return;
     }
     default:
-        if (bind_json_encode(L, index, &response->body, &err) != 0) {
-            bind_error_raise(L, &err);
-        }
+        bind_error_encode_json(L, index, &response->body);
         response->content_type = "application/json";
     }
 }
