@@ -7,7 +7,7 @@
  *   RUNNING    -> OPEN        [on_done]      or NEW where each batch stands for itself
  *   OPEN      <-> COPYING     [tx_copy, end_copy]  and FEEDING: tx_copy.c
  *   COMMITTING -> ENDED       [on_done]
- *   any        -> ENDED       [tx_abort, tx_end] */
+ *   any        -> ENDED       [break_off, tx_end] */
 #include "tx.h"
 
 #include <assert.h>
@@ -81,12 +81,6 @@ void tx_init(struct tx *tx, struct database *database, const struct tx_options *
     list_init(&tx->run.link);
     list_init(&tx->call.link);
     list_init(&tx->call.run.link);
-}
-
-void tx_finish(struct tx *tx)
-{
-    tx_abort(tx);
-    batch_finish(&tx->batch);
 }
 
 /* A key's lock takes a snapshot before it waits, so that what follows needs one of its own: as it
@@ -248,6 +242,47 @@ static void count_run(struct tx *tx)
     }
 }
 
+/* What was waited for in vain counts too. */
+static void count_broken_wait(struct tx *tx)
+{
+    struct request_times unused = {0};
+    struct request_times *times = tx->times ? tx->times : &unused;
+    if (tx->state == TX_QUEUEING) {
+        times->queued += tx_waited(tx);
+    } else if (tx->state == TX_ACQUIRING) {
+        times->pool += tx_waited(tx);
+    } else if (tx->state == TX_RUNNING || tx->state == TX_COPYING || tx->state == TX_COMMITTING) {
+        times->database += tx_waited(tx);
+    }
+}
+
+/* Ends it at once from any state. A COMMIT under way is waited for, not cancelled. */
+static void break_off(struct tx *tx)
+{
+    if (tx->state == TX_ENDED) {
+        return;
+    }
+    bool committing = tx->state == TX_COMMITTING;
+    count_broken_wait(tx);
+    if (tx->begun && !committing && tx->state != TX_NEW) {
+        counter_add(tx_counters(tx), transactions_rolled_back_total, 1);
+    }
+    if (tx->state == TX_ACQUIRING) {
+        pool_forget(&tx->database->pool, &tx->waiter);
+        counter_add(tx_counters(tx), pool_timeouts_total, 1);
+    }
+    lanes_forget(&tx->database->lanes, &tx->call);
+    loop_disarm(tx_loop(tx), &tx->limit);
+    tx->state = TX_ENDED;
+    give_back(tx, !committing);
+}
+
+void tx_finish(struct tx *tx)
+{
+    break_off(tx);
+    batch_finish(&tx->batch);
+}
+
 void tx_lose_session(struct tx *tx)
 {
     pool_lost(&tx->database->pool, tx->pg);
@@ -393,7 +428,7 @@ static void on_limit(struct timer *timer)
     if (tx->state == TX_COMMITTING) {
         return;
     }
-    tx_abort(tx);
+    break_off(tx);
     tx_tell_timeout(tx);
     tx->failed = true;
     if (!idle) {
@@ -510,40 +545,6 @@ bool tx_commit(struct tx *tx, void (*done)(struct tx *tx))
     tx->batch.commit = true;
     run(tx, done);
     return false;
-}
-
-/* What was waited for in vain counts too. */
-static void count_broken_wait(struct tx *tx)
-{
-    struct request_times unused = {0};
-    struct request_times *times = tx->times ? tx->times : &unused;
-    if (tx->state == TX_QUEUEING) {
-        times->queued += tx_waited(tx);
-    } else if (tx->state == TX_ACQUIRING) {
-        times->pool += tx_waited(tx);
-    } else if (tx->state == TX_RUNNING || tx->state == TX_COPYING || tx->state == TX_COMMITTING) {
-        times->database += tx_waited(tx);
-    }
-}
-
-void tx_abort(struct tx *tx)
-{
-    if (tx->state == TX_ENDED) {
-        return;
-    }
-    bool committing = tx->state == TX_COMMITTING;
-    count_broken_wait(tx);
-    if (tx->begun && !committing && tx->state != TX_NEW) {
-        counter_add(tx_counters(tx), transactions_rolled_back_total, 1);
-    }
-    if (tx->state == TX_ACQUIRING) {
-        pool_forget(&tx->database->pool, &tx->waiter);
-        counter_add(tx_counters(tx), pool_timeouts_total, 1);
-    }
-    lanes_forget(&tx->database->lanes, &tx->call);
-    loop_disarm(tx_loop(tx), &tx->limit);
-    tx->state = TX_ENDED;
-    give_back(tx, !committing);
 }
 
 bool tx_may_take_effect(struct tx *tx)

@@ -3,9 +3,9 @@
  *
  *   NEW -> QUEUEING -> ACQUIRING -> RUNNING <-> OPEN -> COMMITTING -> ENDED
  *                                               OPEN <-> COPYING <-> FEEDING
- *             any of them -> ENDED  [tx_abort]
+ *             any of them -> ENDED  [tx_finish]
  *
- * Lives in the request's arena or wherever its owner puts it; tx_abort() must have been called
+ * Lives in the request's arena or wherever its owner puts it; tx_finish() must have been called
  * before the memory goes. One operation at a time: tx_send(), tx_commit() or a step of a COPY, each
  * told by `done`.
  */
@@ -97,7 +97,8 @@ struct tx {
 void tx_init(struct tx *tx, struct database *database, const struct tx_options *options,
              uint64_t deadline, struct request_times *times);
 
-/* Frees the batch; ends the transaction first if that was not done. */
+/* Ends it at once from any state: rolled back, cancelled on the server where something is under way
+ * (except a COMMIT), everything given back. `done` is not called any more. Frees the batch. */
 void tx_finish(struct tx *tx);
 
 /* The batch to queue into. Not while an operation is under way. The first call after an operation
@@ -119,7 +120,7 @@ void tx_forget_batch(struct tx *tx);
 
 /* Sends what is queued. `done` is called from the loop; then `tx->error` says how it went and the
  * results are in the batch, behind batch.hidden items of ours, until the next tx_batch(). Not after
- * a failure (`failed`): then only tx_abort() is left. */
+ * a failure (`failed`): then only tx_finish() is left. */
 void tx_send(struct tx *tx, void (*done)(struct tx *tx));
 
 /* Sends what is queued, and COMMIT behind it. Success only if the server said COMMIT. A transaction
@@ -148,10 +149,6 @@ void tx_copy_refuse(struct tx *tx);
 
 /* A limited transaction whose deadline passes is ended, but for a COMMIT under way: `done` is
  * called if something is waited for, and `failed` set in any case, with ERROR_TIMEOUT. */
-
-/* Ends it at once from any state: rolled back, cancelled on the server where something is under way
- * (except a COMMIT), everything given back. `done` is not called any more. */
-void tx_abort(struct tx *tx);
 
 /* The deadline has passed. True if what is under way may be committed, by a COMMIT or because it is
  * statements that stand for themselves: those are cancelled, and both report soon whether they took
