@@ -165,36 +165,34 @@ static size_t at_start_lf(struct guard *guard, char *data, size_t size)
     return expect(guard, *data, '\n', PLACE_START);
 }
 
-static size_t at_method(struct guard *guard, char *data, size_t size)
+/* Takes a word of the request line, or what there is of it, up to the blank behind it. */
+static size_t take_word(struct guard *guard, struct guard_text *text, const char *data, size_t size,
+                        uint8_t class, enum place next, const char *malformed)
 {
-    size_t length = span(data, size, TOKEN);
-    note(&guard->method, data, length, guard->word_length == 0);
+    size_t length = span(data, size, class);
+    note(text, data, length, guard->word_length == 0);
     append_word(guard, data, length);
     if (length == size) {
         return length;
     }
     if (data[length] != ' ' || guard->word_length == 0) {
-        return fail(guard, ERROR_MALFORMED, "the method is malformed");
+        return fail(guard, ERROR_MALFORMED, malformed);
     }
-    guard->place = PLACE_TARGET;
+    guard->place = next;
     guard->word_length = 0;
     return length + 1;
 }
 
+static size_t at_method(struct guard *guard, char *data, size_t size)
+{
+    return take_word(guard, &guard->method, data, size, TOKEN, PLACE_TARGET,
+                     "the method is malformed");
+}
+
 static size_t at_target(struct guard *guard, char *data, size_t size)
 {
-    size_t length = span(data, size, TARGET);
-    note(&guard->target, data, length, guard->word_length == 0);
-    append_word(guard, data, length);
-    if (length == size) {
-        return length;
-    }
-    if (data[length] != ' ' || guard->word_length == 0) {
-        return fail(guard, ERROR_MALFORMED, "the target is malformed");
-    }
-    guard->place = PLACE_VERSION;
-    guard->word_length = 0;
-    return length + 1;
+    return take_word(guard, &guard->target, data, size, TARGET, PLACE_VERSION,
+                     "the target is malformed");
 }
 
 /* What is one day 1.2 will be good for 1.1 (RFC 9110, section 2.5). */
