@@ -330,10 +330,7 @@ void bind_row_read(lua_State *L, int index)
 static int read_first(lua_State *L)
 {
     bind_row_read(L, 1);
-    lua_pushvalue(L, lua_upvalueindex(1));
-    lua_insert(L, 1);
-    lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
-    return lua_gettop(L);
+    return vm_call_upvalue(L);
 }
 
 static const luaL_Reg metamethods[] = {

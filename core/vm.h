@@ -103,6 +103,10 @@ static inline void vm_work(struct lua_State *L, struct vm *vm, size_t steps)
     }
 }
 
+/* Calls the function that the running one stands before, its first upvalue, with the arguments that
+ * are on the stack, and returns all it returns. Use: return vm_call_upvalue(L). */
+int vm_call_upvalue(struct lua_State *L);
+
 /* As lua_setmetatable(), for a metatable that scripts can get hold of: takes out a __gc that they
  * have put there, since a loop in a finalizer could not be stopped. */
 void vm_set_metatable(struct lua_State *L, int index);

@@ -22,15 +22,6 @@ static void refuse(lua_State *L)
                MOST_BYTES / (1024 * 1024));
 }
 
-/* Calls cjson's function, the upvalue, with the arguments of this one. */
-static int go_on(lua_State *L)
-{
-    lua_pushvalue(L, lua_upvalueindex(1));
-    lua_insert(L, 1);
-    lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
-    return lua_gettop(L);
-}
-
 /* A table of the core's own may be empty until a field of it is asked for, which cjson never does.
  * Such a table has a hook for our JSON. */
 static void fill(lua_State *L, int index)
@@ -78,7 +69,7 @@ static int encode(lua_State *L)
     size_t bytes = 0;
     luaL_checkany(L, 1);
     measure(L, 1, 0, &bytes);
-    return go_on(L);
+    return vm_call_upvalue(L);
 }
 
 static int decode(lua_State *L)
@@ -88,7 +79,7 @@ static int decode(lua_State *L)
     if (length > MOST_BYTES) {
         refuse(L);
     }
-    return go_on(L);
+    return vm_call_upvalue(L);
 }
 
 static void limit(lua_State *L);
@@ -96,7 +87,7 @@ static void limit(lua_State *L);
 /* new() -> another cjson, with settings of its own */
 static int make(lua_State *L)
 {
-    go_on(L);
+    vm_call_upvalue(L);
     lua_settop(L, 1);
     limit(L);
     return 1;

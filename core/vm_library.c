@@ -23,6 +23,14 @@ void vm_publish(lua_State *L, const char *name)
     lua_setglobal(L, name);
 }
 
+int vm_call_upvalue(lua_State *L)
+{
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_insert(L, 1);
+    lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
+    return lua_gettop(L);
+}
+
 static void log_position(lua_State *L, struct log_line *line)
 {
     lua_Debug caller;
@@ -94,10 +102,7 @@ static int load(lua_State *L)
     lua_pushliteral(L, "t");
     lua_replace(L, 3);
     read_in_pieces(L);
-    lua_pushvalue(L, lua_upvalueindex(1));
-    lua_insert(L, 1);
-    lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
-    return lua_gettop(L);
+    return vm_call_upvalue(L);
 }
 
 static int count_garbage(lua_State *L)
