@@ -23,12 +23,7 @@ enum {
 
 void *memory_alloc(size_t size)
 {
-    void *memory = malloc(size ? size : 1);
-    if (!memory) {
-        fputs("moonpool: out of memory\n", stderr);
-        abort();
-    }
-    return memory;
+    return memory_realloc(NULL, size);
 }
 
 void *memory_zalloc(size_t size)

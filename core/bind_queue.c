@@ -301,15 +301,13 @@ static struct batch_item *open_bulk(struct batch *batch, const struct statement 
                                                                                         : NULL;
 }
 
-static struct batch_item *add_bulk(lua_State *L, struct batch *batch,
+/* An item that remembers the script's line. */
+static struct batch_item *add_item(lua_State *L, struct batch *batch,
                                    const struct statement *statement, int count)
 {
     lua_Debug caller;
     bind_place_find(L, &caller);
-    struct batch_item *item =
-        batch_add(batch, statement, (uint16_t)count, caller.short_src, caller.currentline);
-    item->bulk = bulk_create(statement, (uint16_t)count);
-    return item;
+    return batch_add(batch, statement, (uint16_t)count, caller.short_src, caller.currentline);
 }
 
 /* The row goes through the item's parameters into its arrays, which copy it. */
@@ -320,7 +318,8 @@ static void queue_row(lua_State *L, struct script_tx *script_tx, struct batch *b
     struct batch_item *item = open_bulk(batch, statement, count);
     if (!item) {
         tx_stream_before_rows(&script_tx->tx);
-        item = add_bulk(L, batch, statement, count);
+        item = add_item(L, batch, statement, count);
+        item->bulk = bulk_create(statement, (uint16_t)count);
     }
     arena_reset(&batch->row_arena);
     memset(item->parameters, 0, (size_t)count * sizeof *item->parameters);
@@ -335,10 +334,7 @@ static void queue_statement(lua_State *L, struct script_tx *script_tx, struct ba
                             const struct statement *statement, int count)
 {
     struct error err;
-    lua_Debug caller;
-    bind_place_find(L, &caller);
-    struct batch_item *item =
-        batch_add(batch, statement, (uint16_t)count, caller.short_src, caller.currentline);
+    struct batch_item *item = add_item(L, batch, statement, count);
     /* Not part of the batch before it is whole: a bad parameter raises. */
     batch_hold_back(batch);
     if (set_parameters(L, script_tx->handling, &batch->arena, item, &err) != 0) {
