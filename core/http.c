@@ -297,8 +297,15 @@ static void drop_requests(struct http *http)
     }
 }
 
-/* A connection without a request would stay open as long as its client likes. What has arrived on
- * it is still read and answered. */
+/* Has any of the client's next request arrived, be it read or not? */
+static bool is_asking(const struct client *client)
+{
+    struct pollfd input = {.fd = client->fd, .events = POLLIN};
+    return client->exchange || input_has_begun(client) || poll(&input, 1, 0) == 1;
+}
+
+/* A connection without a request would stay open as long as its client likes. A request that has
+ * arrived must not find itself cut off: its client would seem to have hung up. */
 static void be_quiet(struct http *http)
 {
     struct list *cursor, *following;
@@ -306,7 +313,7 @@ static void be_quiet(struct http *http)
     MHD_quiesce_daemon(http->daemon);
     list_for_each (cursor, following, &http->clients) {
         struct client *client = list_entry(cursor, struct client, link);
-        if (!client->exchange) {
+        if (!is_asking(client)) {
             shutdown(client->fd, SHUT_RD);
         }
     }
