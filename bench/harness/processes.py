@@ -11,6 +11,9 @@ TICKS = os.sysconf("SC_CLK_TCK")
 STOP_SECONDS = 5
 
 
+given_ports = set()
+
+
 class Failed(Exception):
     """Something could not be measured; the message says why."""
 
@@ -23,16 +26,23 @@ def raise_file_limit():
 
 
 def free_port():
-    """A port on loopback that nobody listens on, below the range that clients are given."""
+    """A port on loopback that nobody listens on, below the range that clients are given; another one
+    each time."""
     for _ in range(100):
         port = random.randrange(20000, 32000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-                return port
-            except OSError:
-                continue
+        if port not in given_ports and can_listen(port):
+            given_ports.add(port)
+            return port
     raise Failed("no free port between 20000 and 32000")
+
+
+def can_listen(port):
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def start(argv, log, env=None, user=None, cwd=None):

@@ -91,7 +91,7 @@ describe("a database fault", function()
       script = SCRIPT,
       statements = STATEMENTS,
       migration = MIGRATION,
-      flags = { "--workers", "2", "--pool-max", "8", "--connect-timeout", "2s", "--no-watch" },
+      flags = { "--workers", "2", "--pool-max", "12", "--connect-timeout", "2s", "--no-watch" },
     }
     server.db = support.db.at(url) -- as the superuser
   end)
@@ -127,6 +127,12 @@ describe("a database fault", function()
     end)
   end
 
+  local function backend_of(pattern)
+    server.db:wait_running(pattern)
+    return server.db:value(([[select pid from pg_stat_activity
+      where state = 'active' and application_name <> 'psql' and query like '%s' limit 1]]):format(pattern))
+  end
+
   before_each(function()
     wait_service()
     server.db:exec("truncate notes")
@@ -134,7 +140,7 @@ describe("a database fault", function()
 
   after_each(function()
     assert.equal(0, server:metric("worker_restarts_total"))
-    assert.equal(0, server:metric("requests_in_flight"))
+    support.eventually("no request in flight", function() return server:metric("requests_in_flight") == 0 end)
   end)
 
   -- Reads, transactions and groups, all of which are waiting for PostgreSQL when this returns.
@@ -147,9 +153,11 @@ describe("a database fault", function()
       connections[#connections + 1] = server:begin("POST", "/together/fault")
       connections[#connections + 1] = i < 3 and server:begin("POST", "/slowly/fault") or nil
     end
-    server.db:wait_running("lock table \"notes\"%")
-    server.db:wait_running("insert into notes%")
-    server.db:wait_running("select count%")
+    -- Reads each on a session of their own by now, transactions, and the group's leader for its members.
+    support.eventually("all to wait for the lock", function()
+      return server:metric("requests_in_flight") == 10 and server.db:value([[select count(*) from pg_stat_activity
+        where datname = current_database() and wait_event_type = 'Lock']]) == 7
+    end)
     return connections, lock
   end
 
@@ -179,8 +187,7 @@ describe("a database fault", function()
 
   it("like a crash of one session refuses what is under way", function()
     local connections, lock = begin_all()
-    local pid = server.db:value([[select pid from pg_stat_activity where query like 'insert into notes%' limit 1]])
-    support.shell.must("kill -9 " .. pid)
+    support.shell.must("kill -9 " .. backend_of("insert into notes%"))
     wait_service(BACK_FROM_CRASH)
     assert_refused(connections)
     lock:close()
@@ -192,12 +199,6 @@ describe("a database fault", function()
     local started = socket.gettime()
     local answer = server:request(method, path)
     return answer, socket.gettime() - started
-  end
-
-  local function backend_of(pattern)
-    server.db:wait_running(pattern)
-    return server.db:value(([[select pid from pg_stat_activity
-      where state = 'active' and application_name <> 'psql' and query like '%s' limit 1]]):format(pattern))
   end
 
   it("like a crash in the middle of a batch leaves nothing of it", function()

@@ -205,6 +205,6 @@ describe("a row of query_row", function()
     for _, path in ipairs { "/kept-unread", "/return-kept-unread" } do
       assert.equal(500, server:get(path).status)
     end
-    assert.is_truthy(server:log():find("this row belongs to a request that is over", 1, true))
+    server:wait_log("this row belongs to a request that is over")
   end)
 end)

@@ -5,20 +5,40 @@ local socket = require "socket"
 local environment = require "spec.support.environment"
 local shell = require "spec.support.shell"
 
+-- Below what the kernel gives to those who ask for any port, connections among them.
+local FIRST_PORT, LAST_PORT = 10000, 19999
+local LOG_LINES = 20 -- shown when PostgreSQL does not start
+
 ---@class cluster.Cluster
 ---@field folder string
 ---@field port integer
+---@field reservation table keeps the port from others
 ---@field url string
 local Cluster = {}
 Cluster.__index = Cluster
 
 local cluster = {}
 
-local function free_port()
-  local probe = assert(socket.bind("127.0.0.1", 0))
-  local _, port = probe:getsockname()
-  probe:close()
-  return math.tointeger(tonumber(port))
+local function is_free(port)
+  local probe = socket.bind("127.0.0.1", port)
+  if probe then
+    probe:close()
+  end
+  return probe ~= nil
+end
+
+-- A port that no other spec is given meanwhile, though nobody listens on it yet, or for a while: the
+-- same port of UDP, which nobody uses, is held for it.
+local function reserve_port()
+  for _ = 1, LAST_PORT - FIRST_PORT do
+    local port = math.random(FIRST_PORT, LAST_PORT)
+    local reservation = assert(socket.udp())
+    if reservation:setsockname("127.0.0.1", port) and is_free(port) then
+      return port, reservation
+    end
+    reservation:close()
+  end
+  error(("no free port from %d to %d"):format(FIRST_PORT, LAST_PORT), 0)
 end
 
 -- PostgreSQL refuses to run as root; the package's own user takes its place.
@@ -44,8 +64,8 @@ local function prepare()
   if shell.run("id -u"):match("^0%s") then
     shell.must("chown postgres " .. shell.quote(folder))
   end
-  local port = free_port()
-  local self = setmetatable({ folder = folder, port = port }, Cluster)
+  local port, reservation = reserve_port()
+  local self = setmetatable({ folder = folder, port = port, reservation = reservation }, Cluster)
   self.url = ("postgresql://postgres@127.0.0.1:%d/postgres"):format(port)
   return self
 end
@@ -73,19 +93,26 @@ function Cluster:control(...)
   return run(environment.postgres_folder() .. "/pg_ctl", "-D", self.folder .. "/data", "-w", ...)
 end
 
+-- As control(), but raises with the log when the command fails.
+local function must_control(self, ...)
+  local output, code = self:control(...)
+  if code ~= 0 then
+    local log = shell.run(("tail -n %d %s/log"):format(LOG_LINES, shell.quote(self.folder)))
+    error(output .. log, 3)
+  end
+end
+
 ---@param settings? string for the command line of postgres
 function Cluster:start(settings)
   local options = ("-p %d -c listen_addresses=127.0.0.1 -c unix_socket_directories=%s -c fsync=off %s"):format(
     self.port, self.folder, settings or "")
-  local output, code = self:control("start", "-l", self.folder .. "/log", "-o", options)
-  assert(code == 0, output)
+  must_control(self, "start", "-l", self.folder .. "/log", "-o", options)
 end
 
 ---Stops and starts it with the settings it has.
 ---@param mode string "fast" or "immediate"
 function Cluster:restart(mode)
-  local output, code = self:control("restart", "-m", mode, "-l", self.folder .. "/log")
-  assert(code == 0, output)
+  must_control(self, "restart", "-m", mode, "-l", self.folder .. "/log")
 end
 
 ---@return integer # the pid of the process that accepts connections
@@ -110,6 +137,7 @@ end
 
 function Cluster:destroy()
   self:stop()
+  self.reservation:close()
   shell.must("rm -rf " .. shell.quote(self.folder))
 end
 

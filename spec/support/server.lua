@@ -13,6 +13,7 @@ local server = {}
 
 local PATIENCE = 60 -- seconds that a command may take
 local LOG_LINES = 40 -- of each server, shown when a spec fails
+local DEADLINE = "20s" -- of requests for which a spec says nothing: the machine may be slow
 
 ---@class server.Options
 ---@field script? string the only script: scripts/spec.lua, without the sample application
@@ -167,7 +168,7 @@ end
 ---Starts the process. server.start() does; a spec that stopped it may do it again.
 function Server:launch()
   local words = self:words("serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
-    "--workers", "1", "--pool-max", "4")
+    "--workers", "1", "--pool-max", "4", "--deadline", DEADLINE)
   for _, flag in ipairs(self.options.flags or {}) do
     words[#words + 1] = flag
   end
