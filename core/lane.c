@@ -266,7 +266,7 @@ static void on_done(struct pg_run *run)
     const struct error *err = &run->batch->error;
     bool move = must_move(run->batch) || (run->lost && err->code != ERROR_NONE);
     if (!run->lost) {
-        pool_note_stale(lane->lanes->pool, lane->pg);
+        pool_look_at(lane->lanes->pool, lane->pg);
     }
     if (strcmp(err->sqlstate, "25006") == 0) {
         make_exclusive(lane->lanes, run->batch->items[0].statement->key);
@@ -289,8 +289,8 @@ static struct lane *least_busy(struct lanes *lanes)
         if (lane->state == LANE_CLOSED) {
             open_lane(lane);
         }
-        bool will_do = lane->state == LANE_OPEN || (lane->state == LANE_OPENING && lane->pg);
-        if (will_do && lane->count < MOST_CALLS && (!best || lane->count < best->count)) {
+        bool has_room = lane->pg && !pg_is_worn(lane->pg) && lane->count < MOST_CALLS;
+        if (has_room && (!best || lane->count < best->count)) {
             best = lane;
         }
     }

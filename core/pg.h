@@ -134,6 +134,10 @@ bool pg_release(struct pg *pg, bool cancel);
 /* True if the session should not be used again, whatever its state. */
 bool pg_is_worn(const struct pg *pg);
 
+/* True if the server has refused a write on it, and says that it is read-only: by its own settings,
+ * not by those of a transaction. */
+bool pg_turned_read_only(const struct pg *pg);
+
 /* Says goodbye; on_closed() follows when the server has closed too. Not while it is LENT. */
 void pg_close(struct pg *pg);
 

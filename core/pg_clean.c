@@ -8,6 +8,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include <libpq-fe.h>
@@ -104,6 +105,14 @@ bool pg_is_worn(const struct pg *pg)
 {
     return pg->pipeline.retire || pg->pipeline.prepared.held > MOST_PREPARED ||
            PQstatus(pg->conn) != CONNECTION_OK;
+}
+
+bool pg_turned_read_only(const struct pg *pg)
+{
+    const char *read_only = pg->pipeline.refused_write
+                                ? PQparameterStatus(pg->conn, "default_transaction_read_only")
+                                : NULL;
+    return read_only && strcmp(read_only, "on") == 0;
 }
 
 static bool is_at_rest(const struct pg *pg)

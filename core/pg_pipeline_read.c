@@ -87,6 +87,7 @@ static void take_failure(struct pipeline *pipeline, struct batch *batch, size_t 
     err.row = find_row(&batch->items[index], result, &err);
     if (ends_session(pipeline, batch, &err)) {
         pipeline->retire = true;
+        pipeline->refused_write |= strcmp(err.sqlstate, "25006") == 0;
     }
     if (error_is_stale_statement(&err)) {
         note_stale(pipeline, batch->items[index].statement, result, &err);

@@ -128,6 +128,8 @@ int pg_target_init(struct pg_target *target, const char *conninfo, struct error 
 
     target->hosts = option(target, "host");
     target->ports = option(target, "port");
+    const char *wanted = option(target, "target_session_attrs");
+    target->writes = strcmp(wanted, "read-write") == 0 || strcmp(wanted, "primary") == 0;
     target->host_count = most_elements(target->hosts, option(target, "hostaddr"));
     for (int i = 0; !*option(target, "hostaddr") && i < list_count(target->hosts); i++) {
         char host[256];

@@ -21,6 +21,7 @@ struct pg_target {
     const char *hosts; /* borrowed from `values`; comma-separated, or "" */
     const char *ports; /* the same */
     bool resolve;      /* at least one host is a name */
+    bool writes;       /* only a server that takes writes will do */
     int host_count;
 
     char passed_host[256]; /* the one passed over */

@@ -186,7 +186,7 @@ struct pg *pool_acquire(struct pool *pool, struct pool_waiter *waiter)
     list_append(&pool->waiters, &waiter->link);
     pool->waiting++;
     counter_add(pool->slot, pool_waits_total, 1);
-    if (pool->down.code != ERROR_NONE && !pool_is_alive(pool)) {
+    if (pool->down.code != ERROR_NONE && !pool_can_lend(pool)) {
         /* Told from the loop, as all else: the timer is due at once. */
         loop_arm(pool->loop, &pool->housework, pool->loop->now, pool_on_housework);
     } else {
@@ -227,28 +227,9 @@ void pool_lost(struct pool *pool, struct pg *pg)
     pool_depart(pool, pg);
 }
 
-void pool_renew(struct pool *pool, struct pg *pg)
-{
-    uint64_t change = atomic_load(&pool->shared->schema_change);
-    if (pg->schema_change != change) {
-        prepared_renew_all(&pg->pipeline.prepared);
-        pg->schema_change = change;
-    }
-}
-
-/* Unless they know: many sessions meet the same change. */
-void pool_note_stale(struct pool *pool, struct pg *pg)
-{
-    if (pg->pipeline.outdated) {
-        uint64_t known = pg->schema_change;
-        atomic_compare_exchange_strong(&pool->shared->schema_change, &known, known + 1);
-        pg->schema_change = atomic_load(&pool->shared->schema_change);
-        pg->pipeline.outdated = false;
-    }
-}
-
 void pool_attend(struct pool *pool)
 {
+    pool_heed_forsaken(pool);
     pool_serve(pool);
 }
 
@@ -263,6 +244,7 @@ void pool_init(struct pool *pool, struct loop *loop, struct helper *helper,
     pool->shared = shared;
     pool->slot = slot;
     pool->options = *options;
+    pool->forsaken = atomic_load(&shared->forsaken);
     list_init(&pool->opening);
     list_init(&pool->idle);
     list_init(&pool->lent);

@@ -51,6 +51,8 @@ struct pool {
     struct timer telling;   /* those refused are told */
     struct timer housework; /* lifetimes, idle times, the minimum */
     struct timer burial;    /* permits of a dead worker return */
+    uint64_t forsaken;      /* how often the server was found to take no writes any more */
+    uint64_t forsaken_at;   /* when this was last heard of; 0 for never */
     uint64_t answered_at;   /* when a session was last opened, or came back whole */
 };
 
@@ -93,8 +95,8 @@ void pool_lost(struct pool *pool, struct pg *pg);
  * prepared anew. */
 void pool_renew(struct pool *pool, struct pg *pg);
 
-/* To be called when a statement has proved stale on it: tells the others. */
-void pool_note_stale(struct pool *pool, struct pg *pg);
+/* To be called when something was run on it: what it has shown of the database is told to all. */
+void pool_look_at(struct pool *pool, struct pg *pg);
 
 /* Somebody else may need a permit, or has returned one: called when the worker was woken. */
 void pool_attend(struct pool *pool);

@@ -26,6 +26,9 @@ static inline bool pool_is_alive(const struct pool *pool)
     return !list_is_empty(&pool->idle) || !list_is_empty(&pool->lent);
 }
 
+/* pool_permit.c. True if there is a session that may be lent, now or later: none of a lane's. */
+bool pool_can_lend(const struct pool *pool);
+
 /* pool.c. Brings together those who wait and what is idle. */
 void pool_serve(struct pool *pool);
 
@@ -56,13 +59,19 @@ bool pool_open_session(struct pool *pool);
 /* As many as those who wait need, and the database bears. */
 void pool_open_for_waiters(struct pool *pool);
 
+/* Tries at once whether one can be opened. */
+void pool_look_for_server(struct pool *pool);
+
 /* Closes a session that is on one of the lists. */
 void pool_retire(struct pool *pool, struct pg *pg);
 
 /* The session is IDLE: it is kept and lent on, or closed if it is old or worn. */
 void pool_on_idle(struct pg *pg);
 
-/* Of the timer `housework`: lifetimes, idle times, the minimum. */
+/* pool_news.c. Gives up all sessions if the server was found to take no writes any more. */
+void pool_heed_forsaken(struct pool *pool);
+
+/* pool_session.c. Of the timer `housework`: lifetimes, idle times, the minimum. */
 void pool_on_housework(struct timer *timer);
 
 #endif

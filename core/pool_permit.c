@@ -57,7 +57,7 @@ bool pool_has_leaving(const struct pool *pool)
     return false;
 }
 
-static bool has_sessions(const struct pool *pool)
+bool pool_can_lend(const struct pool *pool)
 {
     const struct list *lent = &pool->lent;
     for (const struct list *item = lent->next; item != lent; item = item->next) {
@@ -65,7 +65,12 @@ static bool has_sessions(const struct pool *pool)
             return true;
         }
     }
-    return !list_is_empty(&pool->idle) || !list_is_empty(&pool->opening) || pool_has_leaving(pool);
+    return !list_is_empty(&pool->idle);
+}
+
+static bool has_sessions(const struct pool *pool)
+{
+    return pool_can_lend(pool) || !list_is_empty(&pool->opening) || pool_has_leaving(pool);
 }
 
 /* Those that let this worker pass look again when it is served. */

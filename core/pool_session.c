@@ -7,6 +7,7 @@
 
 #include "log.h"
 #include "pg.h"
+#include "pg_target.h"
 #include "pool_parts.h"
 #include "shared.h"
 
@@ -51,6 +52,12 @@ static uint64_t jitter(uint64_t span)
     return span ? (uint64_t)random() % span : 0;
 }
 
+/* Lanes say nothing of writes. */
+static bool is_up(const struct pool *pool)
+{
+    return pool->target->writes ? pool_can_lend(pool) : pool_is_alive(pool);
+}
+
 static void note_failure(struct pool *pool, const struct error *err)
 {
     if (pool->down.code == ERROR_NONE) {
@@ -63,8 +70,10 @@ static void note_failure(struct pool *pool, const struct error *err)
     counter_add(pool->slot, pool_connect_failures_total, 1);
     loop_arm(pool->loop, &pool->retry, pool->loop->now + pool->backoff - jitter(pool->backoff / 4),
              on_retry);
-    if (!pool_is_alive(pool)) {
+    if (!is_up(pool)) {
         atomic_store(&pool->shared->database_up, false);
+    }
+    if (!pool_can_lend(pool)) {
         pool_fail_waiters(pool);
     }
 }
@@ -90,7 +99,7 @@ static void learn_from_others(struct pool *pool)
         error_set(&pool->down, ERROR_UNAVAILABLE, "the database is not available");
         pool->backoff = MILLISECONDS(BACKOFF_MS);
     }
-    if (!pool_is_alive(pool)) {
+    if (!pool_can_lend(pool)) {
         pool_fail_waiters(pool);
     }
     loop_arm(pool->loop, &pool->retry, pool->loop->now + pool->backoff, on_retry);
@@ -109,6 +118,11 @@ static void on_retry(struct timer *timer)
     } else {
         learn_from_others(pool);
     }
+}
+
+void pool_look_for_server(struct pool *pool)
+{
+    loop_arm(pool->loop, &pool->retry, pool->loop->now, on_retry);
 }
 
 static bool retire_if_old(struct pool *pool, struct pg *pg)
@@ -171,7 +185,7 @@ static void on_failed(struct pg *pg, const struct error *err)
     } else if (!pool_is_alive(pool) && list_is_empty(&pool->opening)) {
         /* Find out at once whether the database is there, rather than on the next request. */
         log_event(LOG_WARN, "session lost", "%s", err->message);
-        loop_arm(pool->loop, &pool->retry, pool->loop->now, on_retry);
+        pool_look_for_server(pool);
     }
 }
 
@@ -247,7 +261,7 @@ void pool_on_housework(struct timer *timer)
     struct pool *pool = list_entry((void *)timer, struct pool, housework);
     /* First, since who asks again on being refused wants it sooner. */
     loop_arm(pool->loop, timer, pool->loop->now + MILLISECONDS(HOUSEWORK_MS), pool_on_housework);
-    if (pool->down.code != ERROR_NONE && !pool_is_alive(pool)) {
+    if (pool->down.code != ERROR_NONE && !pool_can_lend(pool)) {
         pool_fail_waiters(pool);
     }
     retire_idle(pool);

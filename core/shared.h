@@ -79,9 +79,11 @@ struct shared {
     pthread_mutex_t lock; /* robust: guards the sum of `sessions` against `pool_max` */
     uint32_t pool_max;
     uint32_t worker_count;
-    int master_wake_fd;             /* an eventfd: a write wakes the master */
-    _Atomic bool draining;          /* master: TERM was received */
-    _Atomic bool database_up;       /* pools: the last attempt to connect succeeded */
+    int master_wake_fd;       /* an eventfd: a write wakes the master */
+    _Atomic bool draining;    /* master: TERM was received */
+    _Atomic bool database_up; /* pools: the last attempt to connect succeeded */
+    _Atomic uint64_t
+        forsaken; /* pools: how often the server was found to take no writes any more */
     _Atomic uint64_t schema_change; /* pools: how often DDL was found to have made what is prepared
                                        stale */
     _Atomic uint64_t generation;    /* master: number of the newest snapshot */

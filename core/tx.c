@@ -295,7 +295,7 @@ static void look_at_session(struct tx *tx)
     if (tx->run.lost) {
         tx_lose_session(tx);
     } else {
-        pool_note_stale(&tx->database->pool, tx->pg);
+        pool_look_at(&tx->database->pool, tx->pg);
     }
 }
 

@@ -8,6 +8,7 @@
 
 #include "arena.h"
 #include "pg.h"
+#include "pg_target.h"
 #include "shared.h"
 #include "test.h"
 
@@ -83,6 +84,11 @@ void pg_destroy(struct pg *pg)
     free(pg);
 }
 
+bool pg_turned_read_only(const struct pg *pg)
+{
+    return pg->pipeline.refused_write;
+}
+
 bool pipeline_is_idle(const struct pipeline *pipeline)
 {
     return false;
@@ -102,6 +108,7 @@ struct customer {
 
 static struct loop loop;
 static struct shared *shared;
+static struct pg_target target;
 static struct pool pools[WORKERS];
 static struct customer customers[CUSTOMERS];
 static struct pool *current;
@@ -359,7 +366,7 @@ static void begin(uint32_t maximum, const struct pool_options *options)
     loop.now = SECONDS(1000);
     shared = shared_create(WORKERS, maximum, &err);
     for (int i = 0; i < WORKERS; i++) {
-        pool_init(&pools[i], &loop, NULL, NULL, shared, &shared->workers[i], options);
+        pool_init(&pools[i], &loop, NULL, &target, shared, &shared->workers[i], options);
     }
     for (int i = 0; i < CUSTOMERS; i++) {
         customers[i].name = (char)('a' + i);
@@ -579,7 +586,7 @@ static bool renews(const struct customer *customer)
 static void find_stale(const struct customer *customer)
 {
     customer->pg->pipeline.outdated = true;
-    pool_note_stale(customer->pool, customer->pg);
+    pool_look_at(customer->pool, customer->pg);
 }
 
 static void test_stale(void)
@@ -597,6 +604,39 @@ static void test_stale(void)
     check(renews(a) && renews(b) && !renews(d), "the next change is told again");
     play("-a -b -d");
     finish("stale statements");
+}
+
+static void find_read_only(const struct customer *customer)
+{
+    customer->pg->pipeline.refused_write = true;
+    pool_look_at(customer->pool, customer->pg);
+}
+
+static void test_read_only(void)
+{
+    begin(8, &usual);
+    play("+a o @1");
+    find_read_only(&customers[0]);
+    check_int(shared->forsaken, 0, "who does not ask for writes does not mind");
+    target.writes = true;
+    play("+b o -b 2 +c +d o o -d 1");
+    find_read_only(&customers[0]);
+    play("? 2 ? 1");
+    check_text(shape(), "l1 g1 | l1 g1", "what is idle is closed, in all workers");
+    play("@0");
+    check_text(shape(), "o1 l1 g1 | o1 l1 g1", "and each looks for a server");
+    find_read_only(&customers[2]);
+    check_int(shared->forsaken, 1, "those that were open by then tell nothing new");
+    play("f 2 f 1");
+    check(shared->database_up, "while one is lent nothing is known");
+    play("-a 2 -c 1 @50 +e f");
+    check_text(shape(), "g2 | o1 g2", "what was lent is closed when it is back");
+    check(!shared->database_up, "without any the database is away");
+    check_text(diary, "abcde!", "and who wants one is told at once");
+    play("2 o 1");
+    check(shared->database_up, "one that is opened takes writes");
+    finish("a server that turns read-only");
+    target.writes = false;
 }
 
 static void test_lifetime(void)
@@ -629,6 +669,7 @@ int main(void)
     test_unread();
     test_overload();
     test_stale();
+    test_read_only();
     test_lifetime();
     return test_end();
 }

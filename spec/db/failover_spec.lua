@@ -4,6 +4,35 @@ local support = require "spec.support"
 
 local BACK = 10 -- seconds; the share of the connect timeout that falls to the first host, and slack
 
+local SCRIPT = [[
+local app = require "moonpool"
+
+app.get("/read", function() return 200, app.db:query_row("select 1 as one") end)
+app.post("/write", function()
+  return 200, app.db:transaction(function(tx) return tx:exec("create table if not exists written ()") end)
+end)
+app.post("/refused", function()
+  return 200, app.db:transaction(function(tx)
+    tx:exec("set transaction read only")
+    return tx:exec("create table if not exists written ()")
+  end)
+end)
+]]
+
+-- Lets a cluster refuse all writes; returns what undoes it.
+local function refuse_writes(cluster)
+  local db = support.db.at(cluster.url)
+  local function set(value)
+    db:exec("alter system set default_transaction_read_only = " .. value)
+    db:exec("select pg_reload_conf()")
+    support.eventually("the setting", function()
+      return db:value("show default_transaction_read_only") == value
+    end)
+  end
+  set("on")
+  return function() set("off") end
+end
+
 describe("a server with two hosts in its URL", function()
   local primary, standby, server
 
@@ -72,5 +101,77 @@ describe("a server with two hosts in its URL", function()
     assert.is_true(create("between").status >= 500)
     promote()
     wait_service()
+  end)
+
+  it("goes to the standby when that is promoted because the primary takes no writes any more", function()
+    assert.equal(201, create("before").status)
+    wait_standby()
+    refuse_writes(primary)
+    promote()
+    wait_service()
+  end)
+end)
+
+describe("a server with one host in its URL that is to take writes", function()
+  local cluster, server
+
+  setup(function()
+    cluster = support.cluster.create()
+    cluster:start()
+    server = support.server.start {
+      app = false,
+      script = SCRIPT,
+      database = cluster.url .. "?target_session_attrs=read-write",
+      flags = { "--workers", "2", "--pool-max", "8", "--no-watch" },
+    }
+  end)
+  teardown(function()
+    server:stop()
+    cluster:destroy()
+  end)
+
+  -- Often enough that both workers were asked.
+  local function works()
+    for _ = 1, 16 do
+      if server:post("/write").status ~= 200 or server:get("/read").status ~= 200 then
+        return false
+      end
+    end
+    return server:readyz().status == 200
+  end
+
+  before_each(function() support.eventually("reads and writes", works) end)
+
+  it("refuses all and is not ready while that takes none, and is back by itself", function()
+    local allow_writes = refuse_writes(cluster)
+    finally(allow_writes)
+    -- Reads on lanes come all the time, and do not keep the server from noticing.
+    support.eventually("a red light", function()
+      local answers = support.http.at_once(server.url, 16, function(i)
+        return i % 2 == 0 and "POST" or "GET", i % 2 == 0 and "/write" or "/read"
+      end)
+      for _, answer in ipairs(answers) do
+        assert.is_true(answer.status == 200 or answer.headers["retry-after"] ~= nil, answer.body)
+      end
+      return server:readyz().status == 503
+    end)
+    support.eventually("reads to be refused, too", function()
+      return server:get("/read").status == 503
+    end)
+    for _ = 1, 8 do
+      support.problem(server:post("/write"), 503, "database-unavailable")
+    end
+    allow_writes()
+    support.eventually("reads and writes", works, BACK)
+  end)
+
+  it("stays ready when a script refuses its own writes", function()
+    local offset = #server:log()
+    for _ = 1, 8 do
+      support.problem(server:post("/refused"), 503, "database-unavailable")
+      assert.equal(200, server:readyz().status)
+    end
+    assert.is_true(works())
+    assert.is_nil(server:log():find("takes no writes", offset + 1, true))
   end)
 end)
