@@ -61,6 +61,13 @@ app.get("/spin-sort", { deadline = 1 }, function()
   table.sort({ 1, 2, 3 }, function() while true do end end)
 end)
 
+app.get("/limits", { deadline = 30 }, function(req)
+  local left = req:left()
+  return db:transaction(function(tx)
+    local row = tx:query_row("select setting::int as servers from pg_settings where name = 'statement_timeout'")
+    return { servers = row.servers, left_before = left, left_after = req:left() }
+  end)
+end)
 app.get("/quick", { deadline = 1 }, function() return 200, db:query_row("select 1 as one") end)
 app.get("/lua", function() return 200, { lua = true } end)
 app.get("/left", { deadline = 30 }, function(req) return 200, { left = req:left() } end)
@@ -150,6 +157,14 @@ describe("a deadline", function()
     assert.equal(200, busy:receive().status)
     busy:close()
     wait_usable()
+  end)
+
+  -- The server's limit was set before `left_after`: so much more than what was left then has to be allowed.
+  it("comes before the server's own limit, which is for when the worker is gone", function()
+    local seen = server:get("/limits"):value()
+    local elapsed = seen.left_before - seen.left_after
+    local later = seen.servers / 1000 + elapsed - seen.left_before
+    assert.is_true(later >= 0.045, later)
   end)
 
   it("cannot be swallowed by a pcall", function()
