@@ -42,6 +42,8 @@ struct pg_events {
     void (*on_idle)(struct pg *pg);
     /* It broke, or could not be opened: on_closed() follows. Not for a close that was asked for. */
     void (*on_failed)(struct pg *pg, const struct error *err);
+    /* What it is at is being cancelled on the server. */
+    void (*on_cancel)(struct pg *pg);
     /* It has been CLOSING for long. True if the server answers others, so that it has only this one
      * left to end; false if nothing is known of it. */
     bool (*server_answers)(struct pg *pg);

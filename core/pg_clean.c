@@ -85,6 +85,7 @@ void pg_cancel(struct pg *pg)
     cancel->request = PQgetCancel(pg->conn);
     pg->cancel = cancel;
     helper_submit(pg->helper, &cancel->job);
+    pg->events->on_cancel(pg);
 }
 
 static void on_cleaning_timeout(struct timer *timer)

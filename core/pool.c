@@ -211,9 +211,6 @@ void pool_forget(struct pool *pool, struct pool_waiter *waiter)
 
 void pool_release(struct pool *pool, struct pg *pg, bool cancel)
 {
-    if (cancel) {
-        counter_add(pool->slot, cancels_total, !pipeline_is_idle(&pg->pipeline));
-    }
     pool_depart(pool, pg);
     if (pg_release(pg, cancel)) {
         pool_on_idle(pg);

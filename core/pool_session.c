@@ -17,12 +17,14 @@ enum { BACKOFF_MS = 50, LONGEST_BACKOFF_MS = 800, HOUSEWORK_MS = 1000 };
 enum { ANSWERING_S = 5 };
 
 static void on_failed(struct pg *pg, const struct error *err);
+static void on_cancel(struct pg *pg);
 static bool server_answers(struct pg *pg);
 static void on_closed(struct pg *pg);
 
 static const struct pg_events pool_events = {
     .on_idle = pool_on_idle,
     .on_failed = on_failed,
+    .on_cancel = on_cancel,
     .server_answers = server_answers,
     .on_closed = on_closed,
 };
@@ -187,6 +189,12 @@ static void on_failed(struct pg *pg, const struct error *err)
         log_event(LOG_WARN, "session lost", "%s", err->message);
         pool_look_for_server(pool);
     }
+}
+
+static void on_cancel(struct pg *pg)
+{
+    const struct pool *pool = pg->owner;
+    counter_add(pool->slot, cancels_total, 1);
 }
 
 /* What has answered since the last look will not have gone away meanwhile. */

@@ -16,7 +16,6 @@
 
 #include "loop.h"
 #include "shared.h"
-#include "times.h"
 #include "tx_parts.h"
 
 static const struct statement commit_statement = {.sql = "commit", .key = STATEMENT_KEY_COMMIT};
@@ -226,11 +225,7 @@ static void run_writable(struct tx *tx)
 
 void tx_end(struct tx *tx)
 {
-    if (tx->begun && tx->batch.commit && tx->error.code == ERROR_NONE) {
-        counter_add(tx_counters(tx), transactions_committed_total, 1);
-    } else if (tx->begun) {
-        counter_add(tx_counters(tx), transactions_rolled_back_total, 1);
-    }
+    tx_count_end(tx);
     tx->state = TX_ENDED;
     loop_disarm(tx_loop(tx), &tx->limit);
     give_back(tx, true);
@@ -238,26 +233,8 @@ void tx_end(struct tx *tx)
 
 static void count_run(struct tx *tx)
 {
-    uint64_t spent = tx_waited(tx);
-    counter_add(tx_counters(tx), database_seconds_total, spent);
-    counter_add(tx_counters(tx), statements_total, tx->batch.count);
-    if (tx->times) {
-        tx->times->database += spent;
-    }
-}
-
-/* What was waited for in vain counts too. */
-static void count_broken_wait(struct tx *tx)
-{
-    struct request_times unused = {0};
-    struct request_times *times = tx->times ? tx->times : &unused;
-    if (tx->state == TX_QUEUEING) {
-        times->queued += tx_waited(tx);
-    } else if (tx->state == TX_ACQUIRING) {
-        times->pool += tx_waited(tx);
-    } else if (tx->state == TX_RUNNING || tx->state == TX_COPYING || tx->state == TX_COMMITTING) {
-        times->database += tx_waited(tx);
-    }
+    tx_count_wait(tx);
+    tx_count_statements(tx, tx->batch.count);
 }
 
 /* Ends it at once from any state. A COMMIT under way is waited for, not cancelled. */
@@ -267,13 +244,9 @@ static void break_off(struct tx *tx)
         return;
     }
     bool committing = tx->state == TX_COMMITTING;
-    count_broken_wait(tx);
-    if (tx->begun && !committing && tx->state != TX_NEW) {
-        counter_add(tx_counters(tx), transactions_rolled_back_total, 1);
-    }
+    tx_count_broken_off(tx);
     if (tx->state == TX_ACQUIRING) {
         pool_forget(&tx->database->pool, &tx->waiter);
-        counter_add(tx_counters(tx), pool_timeouts_total, 1);
     }
     lanes_forget(&tx->database->lanes, &tx->call);
     loop_disarm(tx_loop(tx), &tx->limit);
@@ -309,7 +282,7 @@ static void on_stream_failed(struct tx *tx)
     tx->streaming = false;
     tx->run.open = false;
     tx->untold = true;
-    counter_add(tx_counters(tx), statements_total, tx->batch.count);
+    tx_count_statements(tx, tx->batch.count);
     look_at_session(tx);
     tx_note_outcome(tx);
     if (tx->run.lost) {
@@ -362,9 +335,7 @@ static void turn_away(struct tx *tx, const struct error *err)
 static void on_granted(struct pool_waiter *waiter, struct pg *pg, const struct error *err)
 {
     struct tx *tx = list_entry((void *)waiter, struct tx, waiter);
-    if (tx->times) {
-        tx->times->pool += tx_waited(tx);
-    }
+    tx_count_wait(tx);
     if (pg) {
         tx->pg = pg;
         start(tx);
@@ -386,11 +357,7 @@ static void acquire(struct tx *tx)
 static void on_turn(struct turn *turn, const struct error *err)
 {
     struct tx *tx = list_entry((void *)turn, struct tx, turn);
-    uint64_t spent = tx_waited(tx);
-    counter_add(tx_counters(tx), queue_wait_seconds_total, spent);
-    if (tx->times) {
-        tx->times->queued += spent;
-    }
+    tx_count_wait(tx);
     if (err) {
         turn_away(tx, err);
     } else {
@@ -489,6 +456,7 @@ void tx_forget_batch(struct tx *tx)
 {
     assert(tx->state == TX_OPEN);
     if (tx->streaming) {
+        tx_count_statements(tx, tx->batch.count);
         tx->streaming = false;
         tx->run.open = false;
         pg_abandon(tx->pg, &tx->run);

@@ -9,8 +9,6 @@
 #include <assert.h>
 #include <string.h>
 
-#include "shared.h"
-#include "times.h"
 #include "tx_parts.h"
 
 /* That a row was refused is guessed while they are fed: rows kept back for nothing are missing. */
@@ -29,20 +27,12 @@ static void take_copy_error(struct tx *tx)
 static void end_copy(struct tx *tx)
 {
     take_copy_error(tx);
-    counter_add(tx_counters(tx), statements_total, 1);
+    tx_count_statements(tx, 1);
     if (tx->copy.lost) {
         tx_lose_session(tx);
         tx_end(tx);
     } else {
         tx->state = TX_OPEN;
-    }
-}
-
-static void count_copy_wait(struct tx *tx)
-{
-    counter_add(tx_counters(tx), database_seconds_total, tx_waited(tx));
-    if (tx->times) {
-        tx->times->database += tx_waited(tx);
     }
 }
 
@@ -52,7 +42,7 @@ static void on_turned(struct copy_run *run)
     struct tx *tx = list_entry((void *)run, struct tx, copy);
     bool awaited = tx->state == TX_COPYING;
     if (awaited) {
-        count_copy_wait(tx);
+        tx_count_wait(tx);
         tx->state = TX_FEEDING;
     }
     if (run->over) {

@@ -30,6 +30,18 @@ void tx_end(struct tx *tx);
 /* Its connection broke: there is none any more. */
 void tx_lose_session(struct tx *tx);
 
+/* tx_count.c. The wait of the present state ends, be it in vain. */
+void tx_count_wait(struct tx *tx);
+
+/* So many were sent. */
+void tx_count_statements(const struct tx *tx, uint64_t count);
+
+/* It was committed, or was not; where nobody knows, it counts as neither. */
+void tx_count_end(const struct tx *tx);
+
+/* It is left in the midst of what it is at. One that has no session has not begun on the server. */
+void tx_count_broken_off(struct tx *tx);
+
 /* tx_outcome.c. The batch, or the connection, has ended: sets `error` and `failed`. */
 void tx_note_outcome(struct tx *tx);
 
