@@ -145,13 +145,26 @@ int generation_take_thread(struct generation *generation, struct script_thread *
     return 0;
 }
 
+static void drop_thread(struct generation *generation, struct script_thread *thread)
+{
+    luaL_unref(generation->vm->lua, LUA_REGISTRYINDEX, thread->reference);
+}
+
+void generation_tidy(struct generation *generation)
+{
+    while (generation->thread_count > 0) {
+        drop_thread(generation, &generation->threads[--generation->thread_count]);
+    }
+    vm_tidy(generation->vm);
+}
+
 void generation_return_thread(struct generation *generation, struct script_thread *thread)
 {
     if (vm_reset_thread(generation->vm, thread->lua) &&
         generation->thread_count < GENERATION_THREADS) {
         generation->threads[generation->thread_count++] = *thread;
     } else {
-        luaL_unref(generation->vm->lua, LUA_REGISTRYINDEX, thread->reference);
+        drop_thread(generation, thread);
     }
     thread->lua = NULL;
 }

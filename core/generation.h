@@ -62,6 +62,9 @@ void generation_hold(struct generation *generation);
 /* Frees it with the last holder. */
 void generation_release(struct generation *generation);
 
+/* Frees the threads at rest, and tidies the vm. */
+void generation_tidy(struct generation *generation);
+
 /* The generation of running Lua code. */
 struct generation *generation_of(struct lua_State *L);
 

@@ -345,9 +345,17 @@ static void stop_daemon(struct http *http)
     MHD_stop_daemon(http->daemon);
 }
 
-void http_destroy(struct http *http)
+void http_tidy(struct http *http)
 {
     struct list *cursor, *following;
+    list_for_each (cursor, following, &http->spare) {
+        exchange_destroy(list_entry(cursor, struct exchange, link));
+    }
+    http->spare_count = 0;
+}
+
+void http_destroy(struct http *http)
+{
     if (!http) {
         return;
     }
@@ -357,9 +365,7 @@ void http_destroy(struct http *http)
     loop_disarm(http->loop, &http->poll_timer);
     loop_disarm(http->loop, &http->rest_timer);
     loop_disarm(http->loop, &http->trim_timer);
-    list_for_each (cursor, following, &http->spare) {
-        exchange_destroy(list_entry(cursor, struct exchange, link));
-    }
+    http_tidy(http);
     free(http);
 }
 

@@ -62,4 +62,7 @@ void http_drain(struct http *http);
 unsigned http_connections(const struct http *http);
 unsigned http_requests(const struct http *http);
 
+/* Frees what is kept for requests to come. */
+void http_tidy(struct http *http);
+
 #endif

@@ -43,7 +43,7 @@ enum {
 enum { OWN_DESCRIPTORS = 64, ADMIN_CONNECTIONS = 32, MOST_CONNECTIONS = 1000 * 1000 };
 
 /* A worker without a request for this long gives back what the last ones left, if worth it. */
-enum { TIDY_AFTER_MS = 1000, TIDY_PAGES = 256 };
+enum { TIDY_AFTER_MS = 1000, TIDY_PAGES = 64 };
 
 /* How long an idle keep-alive connection may still send a request after draining has begun. */
 enum { DRAIN_IDLE_MS = 100 };
@@ -273,15 +273,17 @@ static long page_faults(void)
     return getrusage(RUSAGE_SELF, &usage) == 0 ? usage.ru_minflt : 0;
 }
 
-/* Garbage that Lua has not collected, and free memory in between, would else stay until the next
- * load. */
+/* What is kept for the next requests, garbage that Lua has not collected, and free memory in
+ * between would else stay until the next load. */
 static void tidy_up(struct worker *worker)
 {
     if (page_faults() - worker->page_faults < TIDY_PAGES) {
         return;
     }
+    http_tidy(worker->http);
+    http_tidy(worker->admin);
     if (worker->app.current) {
-        vm_tidy(worker->app.current->vm);
+        generation_tidy(worker->app.current);
     }
     malloc_trim(0);
     worker->page_faults = page_faults();
