@@ -199,11 +199,10 @@ const char *pg_result_value(const struct pg_result *result, int row, int column,
         size_t columns = (size_t)pg_result_columns(result);
         return packed_value(packed_of(result), (size_t)row * columns + (size_t)column, ret_length);
     }
-    if (PQgetisnull(result, row, column)) {
-        return NULL;
-    }
+    /* Each question costs a check of row and column; nearly all values have a length. */
     *ret_length = (size_t)PQgetlength(result, row, column);
-    return PQgetvalue(result, row, column);
+    return *ret_length == 0 && PQgetisnull(result, row, column) ? NULL
+                                                                : PQgetvalue(result, row, column);
 }
 
 int64_t pg_result_count(const struct pg_result *result)

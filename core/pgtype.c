@@ -287,20 +287,27 @@ int pgtype_from_text(struct parameter *parameter, uint32_t type, const char *tex
 
 /* Columns. */
 
+static bool ends_in(const char *text, size_t length, const char *end)
+{
+    size_t size = strlen(end);
+    return length >= size && memcmp(text + length - size, end, size) == 0;
+}
+
 /* Years have four digits or more: the parts are found from the blank that ends the date. */
 size_t pgtype_format_timestamp(const char *text, size_t length, char *iso)
 {
+    static const char era[] = " BC";
     memcpy(iso, text, length);
     char *blank = memchr(iso, ' ', length);
     if (!blank) {
         return length;
     }
     *blank = 'T';
-    char *offset = memmem(blank, (size_t)(iso + length - blank), "+00", 3);
-    size_t behind = offset ? (size_t)(iso + length - offset) - 3 : 0;
-    if (!offset || (behind > 0 && offset[3] != ' ')) {
+    size_t behind = ends_in(iso, length, era) ? sizeof era - 1 : 0;
+    if (!ends_in(iso, length - behind, "+00")) {
         return length;
     }
+    char *offset = iso + length - behind - 3;
     *offset = 'Z';
     memmove(offset + 1, offset + 3, behind);
     return length - 2;
@@ -508,11 +515,16 @@ int pgtype_write_json(struct buffer *out, uint32_t type, const char *text, size_
 void pgtype_write_array_element(struct buffer *out, const char *text, size_t length)
 {
     buffer_append_char(out, '"');
-    for (size_t i = 0; i < length; i++) {
+    for (size_t i = 0; i < length;) {
+        size_t plain = i + 1;
+        while (plain < length && text[plain] != '"' && text[plain] != '\\') {
+            plain++;
+        }
         if (text[i] == '"' || text[i] == '\\') {
             buffer_append_char(out, '\\');
         }
-        buffer_append_char(out, text[i]);
+        buffer_append(out, text + i, plain - i);
+        i = plain;
     }
     buffer_append_char(out, '"');
 }
