@@ -1,5 +1,7 @@
 local support = require "spec.support"
 
+local LOCK_KEY = 7885643992672464748 -- of those who migrate a database
+
 describe("moonpool migrate", function()
   local server
 
@@ -118,6 +120,27 @@ describe("moonpool migrate", function()
     assert.equal(801, recorded())
     assert.equal(1, server.db:count("second"))
     must_migrate()
+  end)
+
+  it("says that it waits for another migration, and goes on when that has ended", function()
+    local other = server.db:session()
+    other:exec(("select pg_advisory_lock(%d)"):format(LOCK_KEY))
+    local process = support.shell.start(server:words("migrate"), server.folder, "migrate")
+    support.eventually("a word", function()
+      return server:read("migrate.log"):find(" info main: waiting for another migration to end", 1, true)
+    end)
+    assert.is_nil(process:exit_code())
+    other:close()
+    assert.equal(0, process:wait())
+    assert.equal(801, recorded())
+  end)
+
+  it("passes on what the database warns of, but not what it notes", function()
+    server:write("sql/migrations/0802_loud.sql",
+      "do $$ begin raise warning 'careful'; raise notice 'by the way'; end $$;\n")
+    local output = must_migrate()
+    assert.is_truthy(output:find(" warn main: the database warns message=careful\n", 1, true), output)
+    assert.is_nil(output:find("by the way", 1, true))
   end)
 end)
 

@@ -27,9 +27,11 @@ local function is_free(port)
   return probe ~= nil
 end
 
--- A port that no other spec is given meanwhile, though nobody listens on it yet, or for a while: the
--- same port of UDP, which nobody uses, is held for it.
-local function reserve_port()
+---A port that no other spec is given meanwhile, though nobody listens on it yet, or for a while: the
+---same port of UDP, which nobody uses, is held for it.
+---@return integer port
+---@return table reservation for as long as it is not collected
+function cluster.reserve_port()
   for _ = 1, LAST_PORT - FIRST_PORT do
     local port = math.random(FIRST_PORT, LAST_PORT)
     local reservation = assert(socket.udp())
@@ -64,7 +66,7 @@ local function prepare()
   if shell.run("id -u"):match("^0%s") then
     shell.must("chown postgres " .. shell.quote(folder))
   end
-  local port, reservation = reserve_port()
+  local port, reservation = cluster.reserve_port()
   local self = setmetatable({ folder = folder, port = port, reservation = reservation }, Cluster)
   self.url = ("postgresql://postgres@127.0.0.1:%d/postgres"):format(port)
   return self
