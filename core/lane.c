@@ -105,7 +105,6 @@ static void close_lane(struct lane *lane)
 /* What comes back from a lane is closed: its session is not as others are. */
 static void give_back(struct lane *lane, struct pg *pg, bool cancel)
 {
-    pg->on_lost = NULL;
     pg->pipeline.retire = true;
     pool_release(lane->lanes->pool, pg, cancel);
 }

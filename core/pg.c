@@ -209,9 +209,8 @@ static void read_lent(struct pg *pg, uint32_t events)
         return;
     }
     if (pipeline_is_idle(&pg->pipeline)) {
-        /* The holder learns of a loss from its next batch, or we when it is given back. */
         if (!PQconsumeInput(pg->conn)) {
-            loop_remove(pg->loop, &pg->watch);
+            pg_lost_with_message(pg, "the connection to PostgreSQL was lost");
         }
         return;
     }

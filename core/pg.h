@@ -67,7 +67,8 @@ struct pg {
     struct pipeline pipeline;
     struct pg_copy copy; /* while it is under way the pipeline rests */
 
-    /* Of the one it is lent to: called when it is lost while LENT, after the runs were told. */
+    /* Of the one it is lent to: called when it is lost while LENT, after the runs were told, unless
+     * that one has let go of it then. The pool forgets it when it has the session back. */
     void (*on_lost)(struct pg *pg);
     void *holder;
     struct pg_lookup *lookup; /* what a helper thread is resolving; NULL when done */

@@ -131,7 +131,7 @@ static struct copy_run *lose_copy(struct pg *pg, const struct error *err)
 void pg_lost(struct pg *pg, const struct error *err)
 {
     struct list failed;
-    void (*on_lost)(struct pg *) = pg->state == PG_LENT ? pg->on_lost : NULL;
+    bool was_lent = pg->state == PG_LENT;
     list_init(&failed);
     if (pg->was_open) {
         pipeline_fail(&pg->pipeline, err);
@@ -144,8 +144,9 @@ void pg_lost(struct pg *pg, const struct error *err)
     if (copying) {
         copying->turned(copying);
     }
-    if (on_lost) {
-        on_lost(pg);
+    /* Who heard of it by a run has let go of the session already. */
+    if (was_lent && pg->on_lost) {
+        pg->on_lost(pg);
     }
     pg->events->on_failed(pg, err);
     if (pg->watch.fd < 0) {

@@ -211,6 +211,7 @@ void pool_forget(struct pool *pool, struct pool_waiter *waiter)
 
 void pool_release(struct pool *pool, struct pg *pg, bool cancel)
 {
+    pg->on_lost = NULL;
     pool_depart(pool, pg);
     if (pg_release(pg, cancel)) {
         pool_on_idle(pg);
@@ -221,6 +222,7 @@ void pool_release(struct pool *pool, struct pg *pg, bool cancel)
 
 void pool_lost(struct pool *pool, struct pg *pg)
 {
+    pg->on_lost = NULL;
     pool_depart(pool, pg);
 }
 

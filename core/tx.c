@@ -320,6 +320,26 @@ static void on_done(struct pg_run *run)
     tx->done(tx);
 }
 
+/* While nothing is under way on it, so that no run tells of it. */
+static void on_lost(struct pg *pg)
+{
+    struct tx *tx = pg->holder;
+    assert(tx->state == TX_OPEN);
+    tx_lose_session(tx);
+    error_set(&tx->error, ERROR_UNAVAILABLE,
+              "the connection was lost, and the transaction with it");
+    tx->failed = true;
+    tx_end(tx);
+}
+
+static void begin_on(struct tx *tx, struct pg *pg)
+{
+    tx->pg = pg;
+    pg->holder = tx;
+    pg->on_lost = on_lost;
+    start(tx);
+}
+
 /* It gets no session, or no turn. */
 static void turn_away(struct tx *tx, const struct error *err)
 {
@@ -337,20 +357,19 @@ static void on_granted(struct pool_waiter *waiter, struct pg *pg, const struct e
     struct tx *tx = list_entry((void *)waiter, struct tx, waiter);
     tx_count_wait(tx);
     if (pg) {
-        tx->pg = pg;
-        start(tx);
-        return;
+        begin_on(tx, pg);
+    } else {
+        turn_away(tx, err);
     }
-    turn_away(tx, err);
 }
 
 static void acquire(struct tx *tx)
 {
     tx->state = TX_ACQUIRING;
     tx->waiting_since = tx_loop(tx)->now;
-    tx->pg = pool_acquire(&tx->database->pool, &tx->waiter);
-    if (tx->pg) {
-        start(tx);
+    struct pg *pg = pool_acquire(&tx->database->pool, &tx->waiter);
+    if (pg) {
+        begin_on(tx, pg);
     }
 }
 
