@@ -82,12 +82,13 @@ describe("a database fault", function()
 
   setup(function()
     cluster = support.cluster.create()
+    cluster:ask_password("app")
     cluster:start("-c max_connections=20")
-    support.db.at(cluster.url):exec("create role app login")
+    support.db.at(cluster.url):exec("create role app login password 'right'")
     support.db.at(cluster.url):exec("create database app owner app")
     local url = support.db.sibling_url(cluster.url, "app")
     server = support.server.start {
-      database = (url:gsub("postgres@", "app@")),
+      database = (url:gsub("postgres@", "app:right@")),
       script = SCRIPT,
       statements = STATEMENTS,
       migration = MIGRATION,
@@ -434,6 +435,67 @@ describe("a database fault", function()
     assert.equal(200, server:get("/count").status)
     support.shell.must("mount -o remount,size=8m " .. folder)
     assert.is_true(serves())
+  end)
+
+  -- As long as there are sessions nobody notices; then all is refused until it is put right.
+  local function assert_refused_until(put_right)
+    assert.is_true(serves())
+    wait_red_without_sessions()
+    for _, path in ipairs { "/notes/fault", "/transaction/fault", "/together/fault" } do
+      support.problem(server:post(path), 503, "database-unavailable")
+    end
+    assert.equal(200, server:get("/lua").status)
+    put_right()
+    wait_service(BACK)
+  end
+
+  it("like a password that was changed is over when it is changed back", function()
+    local function change_back() server.db:exec("alter role app password 'right'") end
+    server.db:exec("alter role app password 'wrong'")
+    finally(change_back)
+    assert_refused_until(change_back)
+    assert.is_nil(server:log():find("right", 1, true))
+  end)
+
+  it("like a role that may no longer connect is over when it may", function()
+    local function allow() server.db:exec("grant connect on database app to app, public") end
+    server.db:exec("revoke connect on database app from app, public")
+    finally(allow)
+    assert_refused_until(allow)
+  end)
+
+  it("like a right that is missing is the server's fault, and the log names the statement", function()
+    local function allow() server.db:exec("alter table notes owner to app") end
+    server.db:exec("alter table notes owner to postgres")
+    finally(allow)
+    for _, request in ipairs { "GET /count", "POST /notes/fault", "POST /transaction/fault", "POST /together/fault" } do
+      local method, path = request:match("(%S+) (%S+)")
+      local offset = #server:log()
+      local problem = support.problem(server:request(method, path), 500, "database-error")
+      assert.is_nil(problem.detail:find("notes", 1, true))
+      -- A group is refused the lock, which is no statement of the script's.
+      local named = path:find("together", 1, true) and "" or " where=scripts/spec%.lua:%d+ statement=%w+_notes?"
+      server:wait_log("request failed .*permission denied for table notes\"" .. named .. " sqlstate=42501", offset)
+    end
+    assert.equal(200, server:readyz().status)
+    allow()
+    assert.is_true(serves())
+  end)
+
+  it("like a database that is dropped is over when it is there again, with its tables", function()
+    local admin = support.db.at(cluster.url)
+    local connections = { server:begin("POST", "/slowly/fault"), server:begin("POST", "/slowly/fault") }
+    server.db:wait_running("%pg_sleep%")
+    admin:exec("drop database app with (force)")
+    assert_refused(connections)
+    support.eventually("a red light", function() return server:readyz().status == 503 end)
+    support.problem(server:get("/count"), 503, "database-unavailable")
+    admin:exec("create database app owner app")
+    support.eventually("the server to be ready", function() return server:readyz().status == 200 end, BACK)
+    support.problem(server:get("/count"), 500, "database-error")
+    local output, code = server:run("migrate")
+    assert.equal(0, code, output)
+    wait_service(BACK)
   end)
 
   it("like a role that may no longer log in is over when it may", function()
