@@ -74,10 +74,16 @@ void exchange_enter(struct exchange *exchange, enum stage stage)
     } else if (stage == STAGE_HANDLING) {
         client->http->handling++;
     } else if (stage == STAGE_ANSWERED) {
-        /* Whatever held the worker up until now, the answer gets its time. */
-        uint64_t now = client->http->loop->now;
-        client_set_due(client, (now > request->deadline ? now : request->deadline) + SEND_GRACE);
+        /* Until MHD has the answer: see exchange_on_sending(). */
+        client_set_due(client, DEADLINE_NEVER);
     }
+}
+
+/* Whatever held the worker up until now, be it in this turn, the answer gets its time. */
+void exchange_on_sending(struct exchange *exchange)
+{
+    uint64_t now = clock_now(), deadline = exchange->request->deadline;
+    client_set_due(exchange->client, (now > deadline ? now : deadline) + SEND_GRACE);
 }
 
 void exchange_on_done(struct request *request)

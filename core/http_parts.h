@@ -126,6 +126,9 @@ void exchange_destroy(struct exchange *exchange);
 /* The one place that changes the stage. */
 void exchange_enter(struct exchange *exchange, enum stage stage);
 
+/* MHD has the answer, and begins to send it. */
+void exchange_on_sending(struct exchange *exchange);
+
 /* The application's request_done(). */
 void exchange_on_done(struct request *request);
 

@@ -85,6 +85,7 @@ bool exchange_answer(struct exchange *exchange)
     MHD_destroy_response(response);
     exchange->status = request->response.status;
     exchange->client->http->answering = exchange;
+    exchange_on_sending(exchange);
     return result == MHD_YES;
 }
 

@@ -46,9 +46,14 @@ static void answer(struct request *request, int status, const char *text)
     request_done(request);
 }
 
+/* With "&busy" the worker has been at something else until long after the deadline. */
 static void on_wait_over(struct timer *timer)
 {
-    answer(list_entry(timer, struct parked, timer)->request, 200, "waited");
+    struct request *request = list_entry(timer, struct parked, timer)->request;
+    if (strstr(request->query, "&busy")) {
+        poll(NULL, 0, 300);
+    }
+    answer(request, 200, "waited");
 }
 
 static void park(struct server *server, struct request *request, uint64_t milliseconds)
@@ -315,6 +320,8 @@ static const struct {
     {"an answer without body", GET("/empty"), 204, "X-Request-Id: ", false},
     {"a short wait", GET("/wait?2"), 200, "waited", false},
     {"a long wait", GET("/wait?60"), 200, "waited", false},
+    {"a short wait of a busy worker", GET("/wait?2&busy"), 200, "waited", false},
+    {"a long wait of a busy worker", GET("/wait?380&busy"), 200, "waited", false},
     {"a refusal by the handler", GET("/nothing"), 404, "/problems/not-found", false},
     {"a refused request with a body", POST("/nothing", "Content-Length: 5\r\n") "hello", 404,
      "/problems/not-found", false},
