@@ -124,7 +124,8 @@ static int on_headers(void *context, struct request *request)
         request_fail(request, &err, NULL);
         return -1;
     }
-    if (strcmp(request->path, "/big") == 0 && strcmp(request->query, "soon") != 0) {
+    bool big = strcmp(request->path, "/big") == 0 && strcmp(request->query, "soon") != 0;
+    if (big || strstr(request->query, "&long")) {
         request->deadline = request->received + SECONDS(10);
     }
     return 0;
@@ -463,7 +464,7 @@ static void test_large_bodies(void)
 static void wait_for(const char *what, const char *text)
 {
     int fd = dial();
-    for (int i = 0; i < 200; i++) {
+    for (int i = 0; i < 1000; i++) {
         ask(fd, GET("/count"));
         if (strstr(body(), text)) {
             break;
@@ -592,12 +593,13 @@ static void hang_up(int fd, bool reset)
 static void test_client_gone(void)
 {
     int fd = dial();
-    say(fd, GET("/wait?350"));
+    say(fd, GET("/wait?9000&long"));
+    wait_for("a request has arrived", "open 2 held 2");
     poll(NULL, 0, 60);
     hang_up(fd, false);
     wait_for("a client that hangs up while it waits is noticed", "gone 1 open 1 held 1");
     fd = dial();
-    say(fd, GET("/wait?350"));
+    say(fd, GET("/wait?9000&long"));
     /* A reset takes along what has not been read yet. */
     wait_for("its request has arrived", "open 2 held 2");
     hang_up(fd, true);
@@ -657,7 +659,7 @@ static void test_drain(int control)
     int idle = dial();
     int busy = dial();
     ask(idle, GET("/"));
-    say(busy, GET("/wait?200"));
+    say(busy, GET("/wait?1000&long"));
     wait_for("one idle and one busy connection", "held 2");
     check(write(control, "d", 1) == 1, "drain");
     check(is_closed(idle), "an idle connection is closed");

@@ -383,8 +383,8 @@ static void test_backs_off(void)
 {
     struct run run;
     prepare(&run, "unhappy");
-    start(&run);
     uint64_t begin = clock_now();
+    start(&run);
     for (int i = 0; i < 5; i++) {
         expect(&run, "exit_code=3");
     }
