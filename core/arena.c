@@ -21,6 +21,15 @@ enum {
     LARGEST_CHUNK = 64 * 1024
 };
 
+void *memory_check(void *memory)
+{
+    if (!memory) {
+        fputs("moonpool: out of memory\n", stderr);
+        abort();
+    }
+    return memory;
+}
+
 void *memory_alloc(size_t size)
 {
     return memory_realloc(NULL, size);
@@ -33,12 +42,7 @@ void *memory_zalloc(size_t size)
 
 void *memory_realloc(void *old, size_t size)
 {
-    void *memory = realloc(old, size ? size : 1);
-    if (!memory) {
-        fputs("moonpool: out of memory\n", stderr);
-        abort();
-    }
-    return memory;
+    return memory_check(realloc(old, size ? size : 1));
 }
 
 static void use_chunk(struct arena *arena, struct arena_chunk *chunk)

@@ -44,4 +44,7 @@ void *memory_alloc(size_t size);
 void *memory_zalloc(size_t size);
 void *memory_realloc(void *old, size_t size);
 
+/* The same end for what a library could not allocate: `memory`, unless it is NULL. */
+void *memory_check(void *memory);
+
 #endif

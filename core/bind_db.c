@@ -62,7 +62,7 @@ static int push_rows(lua_State *L, struct script_tx *script_tx)
 {
     struct batch_item *item = last_item(script_tx);
     check_columns(L, item);
-    bind_rows_push(L, &item->result);
+    bind_rows_push(L, item->statement, &item->result);
     return 1;
 }
 
@@ -70,7 +70,7 @@ static int push_row(lua_State *L, struct script_tx *script_tx)
 {
     struct batch_item *item = last_item(script_tx);
     check_columns(L, item);
-    bind_row_push_first(L, &item->result);
+    bind_row_push_first(L, item->statement, &item->result);
     return 1;
 }
 
@@ -85,9 +85,9 @@ static void push_by_kind(lua_State *L, struct batch_item *item)
     enum statement_kind kind = item->statement->kind;
     check_columns(L, item);
     if (kind == STATEMENT_ONE) {
-        bind_row_push_first(L, &item->result);
+        bind_row_push_first(L, item->statement, &item->result);
     } else if (kind == STATEMENT_MANY || (kind == STATEMENT_TEXT && item->result)) {
-        bind_rows_push(L, &item->result);
+        bind_rows_push(L, item->statement, &item->result);
     } else {
         lua_pushinteger(L, item->count);
     }

@@ -16,6 +16,7 @@
 #include "handling.h"
 #include "pg_result.h"
 #include "request.h"
+#include "row_form.h"
 #include "shape.h"
 #include "vm.h"
 
@@ -78,8 +79,8 @@ static void push_object_kind(lua_State *L, const struct shape_member *member, in
 
 void bind_row_push_kind(lua_State *L, const struct bind_result *held)
 {
-    if (held->shape.member) {
-        push_object_kind(L, held->shape.member, 0, held->shape.members);
+    if (held->form->shape.member) {
+        push_object_kind(L, held->form->shape.member, 0, held->form->shape.members);
     } else {
         push_plain_kind(L, held->result);
     }
@@ -132,7 +133,8 @@ static void push_object(lua_State *L, struct bind_result *held, int row, int i, 
     if (lua_rawgeti(L, kind, place) != LUA_TTABLE) {
         luaL_error(L, "a script has taken an object out of the metatable of rows");
     }
-    fill_members(L, held, row, i + 1, i + 1 + held->shape.member[i].members, table, table + 1);
+    fill_members(L, held, row, i + 1, i + 1 + held->form->shape.member[i].members, table,
+                 table + 1);
     lua_pop(L, 1);
 }
 
@@ -147,7 +149,7 @@ static void push_value(lua_State *L, struct bind_result *held, int row, int colu
 static void fill_members(lua_State *L, struct bind_result *held, int row, int first, int behind,
                          int table, int kind)
 {
-    const struct shape_member *member = held->shape.member;
+    const struct shape_member *member = held->form->shape.member;
     luaL_checkstack(L, 10, "no room for a row");
     push_names(L, kind);
     lua_Integer place = 1;
@@ -169,8 +171,8 @@ static void fill_members(lua_State *L, struct bind_result *held, int row, int fi
 /* Fills the table at `table`, and gives it the metatable at `kind`. */
 static void fill(lua_State *L, struct bind_result *held, int row, int table, int kind)
 {
-    if (held->shape.member) {
-        fill_members(L, held, row, 0, held->shape.members, table, kind);
+    if (held->form->shape.member) {
+        fill_members(L, held, row, 0, held->form->shape.members, table, kind);
     } else {
         fill_plain(L, held, row, table, kind);
     }
@@ -198,11 +200,12 @@ static void forget(struct handling *handling, struct unread *unread)
     release(&unread->holding);
 }
 
-static struct unread *keep(lua_State *L, struct handling *handling, struct pg_result **result)
+static struct unread *keep(lua_State *L, struct handling *handling,
+                           const struct statement *statement, struct pg_result **result)
 {
     struct unread *unread = arena_zalloc(&handling->request->arena, sizeof *unread);
     unread->holding.release = release;
-    bind_result_take(L, &unread->held, result);
+    bind_result_take(L, &unread->held, statement, result);
     unread->number = ++handling->runner->last_row;
     list_append(&handling->unread, &unread->holding.link);
     handling->unread_count++;
@@ -248,7 +251,7 @@ static void read(lua_State *L, int table)
     forget(handling, unread);
 }
 
-void bind_row_push_first(lua_State *L, struct pg_result **result)
+void bind_row_push_first(lua_State *L, const struct statement *statement, struct pg_result **result)
 {
     struct handling *handling = handling_of(L);
     if (pg_result_rows(*result) == 0) {
@@ -257,7 +260,7 @@ void bind_row_push_first(lua_State *L, struct pg_result **result)
         *result = NULL;
         return;
     }
-    struct unread *unread = keep(L, handling, result);
+    struct unread *unread = keep(L, handling, statement, result);
     push_unread(L, unread);
     if (handling->unread_count > MOST_UNREAD) {
         read(L, lua_gettop(L));
@@ -301,7 +304,7 @@ static int encode(lua_State *L, int index, struct buffer *out, struct error *err
 {
     struct handling *handling = handling_of(L);
     struct unread *unread = find(L, handling, lua_absindex(L, index));
-    return bind_result_prepare(&unread->held, err) != 0
+    return bind_result_check_names(&unread->held, err) != 0
                ? -1
                : bind_result_write(&unread->held, 0, out, err);
 }

@@ -5,6 +5,7 @@
 struct bind_result;
 struct lua_State;
 struct pg_result;
+struct statement;
 
 /* Makes the metatable of unread rows, and has the base library look at a row before it does what
  * would not. Once per lua_State. */
@@ -20,7 +21,8 @@ void bind_row_push(struct lua_State *L, struct bind_result *held, int row, int k
  * somebody else owns it, so that an error on the way loses nothing. Most are returned to the client
  * as they are: until something looks at it the row is an empty table, and goes to JSON straight
  * from the result. That ends with the request: looking at it for the first time later raises. */
-void bind_row_push_first(struct lua_State *L, struct pg_result **result);
+void bind_row_push_first(struct lua_State *L, const struct statement *statement,
+                         struct pg_result **result);
 
 /* Makes the value at `index` a plain table if it is a row that nobody has looked at: lua_next() and
  * the raw functions of Lua's C interface would find nothing in it. */

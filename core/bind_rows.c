@@ -54,14 +54,14 @@ static int collect(lua_State *L)
     return 0;
 }
 
-void bind_rows_push(lua_State *L, struct pg_result **result)
+void bind_rows_push(lua_State *L, const struct statement *statement, struct pg_result **result)
 {
     struct rows *rows = lua_newuserdatauv(L, sizeof *rows, USER_VALUES);
     memset(rows, 0, sizeof *rows);
     list_init(&rows->holding.link);
     rows->holding.release = release;
     luaL_setmetatable(L, type_name);
-    bind_result_take(L, &rows->held, result);
+    bind_result_take(L, &rows->held, statement, result);
     rows->count = pg_result_rows(rows->held.result);
     list_append(&handling_of(L)->holdings, &rows->holding.link);
 }
@@ -183,7 +183,7 @@ static int encode(lua_State *L, int index, struct buffer *out, struct error *err
     index = lua_absindex(L, index);
     struct rows *rows = check_rows(L, index);
     luaL_checkstack(L, 4, "no room to encode a result");
-    if (bind_result_prepare(&rows->held, err) != 0) {
+    if (bind_result_check_names(&rows->held, err) != 0) {
         return -1;
     }
     buffer_append_char(out, '[');

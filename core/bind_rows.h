@@ -6,6 +6,7 @@
 
 struct lua_State;
 struct pg_result;
+struct statement;
 
 /* A result is freed when its request ends, or before by the collector; rows that were looked at are
  * plain tables and live on. Its memory counts against the limit of the Lua state. */
@@ -15,6 +16,7 @@ void bind_rows_open(struct lua_State *L);
 
 /* Pushes the result. `*result` is taken over and set to NULL as soon as Lua owns it, so that an
  * error on the way loses nothing. */
-void bind_rows_push(struct lua_State *L, struct pg_result **result);
+void bind_rows_push(struct lua_State *L, const struct statement *statement,
+                    struct pg_result **result);
 
 #endif

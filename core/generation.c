@@ -38,6 +38,7 @@ static void destroy(struct generation *generation)
     vm_destroy(generation->vm);
     router_destroy(generation->router);
     catalog_finish(&generation->catalog);
+    row_forms_finish(&generation->forms);
     arena_finish(&generation->arena);
     free(generation->text_slots);
     free(generation);

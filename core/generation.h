@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "arena.h"
+#include "row_form.h"
 #include "statement.h"
 
 struct error;
@@ -48,6 +49,7 @@ struct generation {
     struct generation_group *groups;
     struct statement **text_slots; /* owned hash table of SQL texts seen in scripts */
     size_t text_count;
+    struct row_forms forms;
     unsigned holders;         /* requests on it, and one for being current */
     struct handling *current; /* the one whose Lua code is running; NULL while none is */
     struct script_thread threads[GENERATION_THREADS];

@@ -151,6 +151,18 @@ int pg_result_columns(const struct pg_result *result)
     return PQnfields(model_of(result));
 }
 
+struct pg_result *pg_result_copy_columns(const struct pg_result *result)
+{
+    const PGresult *model = model_of(result);
+    return memory_check(model ? PQcopyResult(model, PG_COPYRES_ATTRS)
+                              : PQmakeEmptyPGresult(NULL, PGRES_TUPLES_OK));
+}
+
+bool pg_result_has_columns(const struct pg_result *result, const struct pg_result *other)
+{
+    return has_same_columns(model_of(result), model_of(other));
+}
+
 const char *pg_result_name(const struct pg_result *result, int column)
 {
     return PQfname(model_of(result), column);

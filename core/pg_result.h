@@ -26,6 +26,10 @@ size_t pg_result_memory(const struct pg_result *result);
 int pg_result_rows(const struct pg_result *result);
 int pg_result_columns(const struct pg_result *result);
 const char *pg_result_name(const struct pg_result *result, int column);
+/* A result with the same columns and no rows; NULL has none. */
+struct pg_result *pg_result_copy_columns(const struct pg_result *result);
+/* Whether names and types are those of `other`. */
+bool pg_result_has_columns(const struct pg_result *result, const struct pg_result *other);
 /* The first name that two columns share; NULL if there is none. */
 const char *pg_result_twin(const struct pg_result *result);
 uint32_t pg_result_type(const struct pg_result *result, int column);
