@@ -2,7 +2,7 @@
 create after the other?"""
 from .cluster import first_score
 
-NEW_SCORE = 100.0  # what the load gives a new user: see bench/load/create.c
+NEW_SCORE = 100  # what the load gives a new user: see bench/load/create.c
 
 COUNTS = """select (select count(*) from users), (select count(*) from user_profile),
 (select count(*) from actions);"""
@@ -14,12 +14,11 @@ def formula(score, users_count):
     return 1 + score + score / users_count
 
 
-def serial_scores(before, created):
-    scores = [first_score(user_id) for user_id in range(1, before + 1)]
+def serial_scores(scores, created, new_score):
+    """The scores that so many creates give, one after the other, to users with these scores before."""
     for _ in range(created):
-        scores.append(NEW_SCORE)
-        count = len(scores)
-        scores = [formula(score, count) for score in scores]
+        scores = scores + [float(new_score)]
+        scores = [formula(score, len(scores)) for score in scores]
     return scores
 
 
@@ -33,7 +32,8 @@ def check(cluster, before, samples):
         faults.append(f"{users - before} users, {profiles - before} profiles and {actions} actions "
                       "were made")
     faults += check_answers({name for name, _ in rows}, samples)
-    if [float(score) for _, score in rows] != serial_scores(before, users - before):
+    scores = [first_score(user_id) for user_id in range(1, before + 1)]
+    if [float(score) for _, score in rows] != serial_scores(scores, users - before, NEW_SCORE):
         faults.append("the scores are not those of one create after the other")
     return faults
 

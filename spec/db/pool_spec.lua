@@ -1,7 +1,6 @@
 -- The books: what must hold after any number of creates at once. Scores are compared with a serial
 -- execution in the same arithmetic, so they must be equal, not close.
 local support = require "spec.support"
-local score = require "scripts.score"
 
 -- A score with a fraction that no double has exactly, short enough for every JSON encoder.
 local function first_score(i)
@@ -16,18 +15,6 @@ local function new_user(i)
   }
 end
 
--- The scores after creating users with these initial scores one after the other.
-local function serial_scores(initial)
-  local scores = {}
-  for count, value in ipairs(initial) do
-    scores[count] = value
-    for i = 1, count do
-      scores[i] = score.formula(scores[i], count)
-    end
-  end
-  return scores
-end
-
 -- Creates take turns, so the order of ids is the order in which they were done.
 -- `unknown` of them may be there or not.
 local function check_books(server, created, unknown)
@@ -39,7 +26,7 @@ local function check_books(server, created, unknown)
   for i, user in ipairs(users) do
     initial[i] = first_score(tonumber(user.username:match("%d+")))
   end
-  local expected = serial_scores(initial)
+  local expected = support.books.serial_scores(initial)
   for i, user in ipairs(users) do
     assert.equal(expected[i], user.score, user.username)
   end

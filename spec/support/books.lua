@@ -55,24 +55,28 @@ function books.verdict(answer)
   return "absent"
 end
 
--- The scores of all users, in the order in which they were created.
-local function serial_scores(count)
-  local scores = { table.unpack(SEEDS) }
-  for i = #SEEDS + 1, count do
-    scores[i] = NEW_SCORE
-    for j = 1, i do
-      scores[j] = score.formula(scores[j], i)
+---The scores of all users, in the order in which they were created, if that was one after the other.
+---@param initial number[] with which they were created
+---@param seeds? integer how many of them were there before, without a create
+---@return number[]
+function books.serial_scores(initial, seeds)
+  local scores = { table.unpack(initial, 1, seeds or 0) }
+  for count = #scores + 1, #initial do
+    scores[count] = initial[count]
+    for i = 1, count do
+      scores[i] = score.formula(scores[i], count)
     end
   end
   return scores
 end
 
 local function check_scores(users)
-  local scores = {}
+  local initial, scores = {}, {}
   for i, user in ipairs(users) do
+    initial[i] = SEEDS[i] or NEW_SCORE
     scores[i] = user.score
   end
-  assert.same(serial_scores(#users), scores)
+  assert.same(books.serial_scores(initial, #SEEDS), scores)
 end
 
 -- Gives how many times each name is there.

@@ -1,6 +1,7 @@
 """The books of a chaos run: is what is stored what the clients were told?"""
 import re
 
+from harness.books import serial_scores
 from loads import NEW_SCORE
 from stage import POOL_MAX, ROLE
 
@@ -25,15 +26,6 @@ from pg_stat_activity where usename = '{ROLE}';
 """
 
 
-def serial_scores(count):
-    """The scores after so many creates, one after the other: the formula of scripts/score.lua."""
-    scores = []
-    for n in range(1, count + 1):
-        scores.append(float(NEW_SCORE))
-        scores = [1 + score + score / n for score in scores]
-    return scores
-
-
 def check_users(database, verdicts, told):
     """Gives what is wrong, as sentences."""
     rows = database.rows(USERS)
@@ -47,7 +39,7 @@ def check_users(database, verdicts, told):
     for name, verdict in verdicts.items():
         if verdict == "there" and name not in stored:
             faults.append(f"'{name}' was acknowledged, but is not there")
-    if [float(score) for _, score, *_ in rows] != serial_scores(len(rows)):
+    if [float(score) for _, score, *_ in rows] != serial_scores([], len(rows), NEW_SCORE):
         faults.append("the scores are not those of one create after the other")
     if len(set(database.rows(COUNTS)[0])) != 1:
         faults.append(f"users, profiles and actions: {database.rows(COUNTS)[0]}")
