@@ -36,7 +36,7 @@ app.get("/read", function() return db:query("select current_setting('default_tra
 app.get("/hold", { deadline = 60 }, function()
   db:transaction(function(tx) tx:query("select pg_sleep(50), 'hold'") end)
 end)
-app.get("/sleep", { deadline = 0.5 }, function()
+app.get("/sleep", { deadline = 3 }, function()
   db:transaction(function(tx) tx:query("select pg_sleep(50), 'sleep'") end)
 end)
 ]]

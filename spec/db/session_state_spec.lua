@@ -41,7 +41,7 @@ app.post("/statements", { deadline = 30 }, function(req)
   return 200, {}
 end)
 
-app.post("/late", { deadline = 0.5 }, function(req)
+app.post("/late", { deadline = 1.5 }, function(req)
   db:transaction(function(tx) play(req, function(sql) tx:exec(sql) end) end)
 end)
 

@@ -146,7 +146,7 @@ app.post("/left-open", function()
   return 200, {}
 end)
 
-app.post("/late", { deadline = 0.5 }, function()
+app.post("/late", { deadline = 1.5 }, function()
   run(function(tx)
     for n = 1, 1000 do tx:queue("add_number", n) end
     while true do tx:queue("select pg_sleep(0.01)") end
