@@ -25,6 +25,10 @@ app.get("/commit/{count}", function(req)
   end)
 end)
 app.get("/read", function() return db:query("select 1") end)
+app.get("/read-only", function()
+  return db:query_row("select current_setting('default_transaction_read_only') as read_only")
+end)
+app.get("/slow-read", { deadline = 60 }, function() return db:query(SLEEP, 0.4) end)
 app.get("/raise-in-transaction", function()
   db:transaction(function(tx)
     tx:query("select 1")
@@ -62,6 +66,12 @@ app.get("/lost-commit", function()
     tx:exec("insert into doomed values (1)")
   end)
 end)
+
+local keep = db:group("keep", { serialize = "notes" }, function(tx, inputs)
+  tx:query("select 1")
+  return inputs
+end)
+app.get("/group", { deadline = 60 }, function() return keep { 1 } end)
 
 -- Each of these takes longer than anybody waits.
 local slow = {}
@@ -101,64 +111,78 @@ create function end_session() returns trigger language plpgsql as
   $$ begin perform pg_terminate_backend(pg_backend_pid()); return null; end $$;
 ]]
 
+local function start(...)
+  return support.server.start {
+    script = SCRIPT,
+    migration = MIGRATION .. FUNCTIONS,
+    flags = { "--workers", 1, ... },
+  }
+end
+
+-- What `fn`, which makes `count` requests, adds to each figure. A request counts when its answer has been
+-- sent, which its client may know before.
+local function counted(server, count, fn)
+  local before = server:metrics()
+  fn()
+  local after = support.eventually("the requests to be counted", function()
+    local now = server:metrics()
+    return now.requests_total - before.requests_total >= count and now.requests_in_flight == 0 and now
+  end)
+  local changes = {}
+  for name, value in pairs(after) do
+    changes[name] = value - before[name]
+  end
+  assert.equal(count, changes.requests_total)
+  return changes
+end
+
+-- The requests that the log tells of behind `offset`, once there are `count`.
+local function logged(server, count, offset)
+  return support.eventually("the requests to be logged", function()
+    local lines = {}
+    for line in server:log():sub(offset + 1):gmatch(" request id=[^\n]+\n") do
+      lines[#lines + 1] = line
+    end
+    return #lines >= count and lines
+  end)
+end
+
+-- A field of a line, in microseconds.
+local function microseconds(line, field)
+  return math.tointeger((tonumber(line:match(field .. "=(%S+)")) * 1000 + 0.5) // 1)
+end
+
+local function assert_agree(changes, lines)
+  for field, metric in pairs {
+    queue_ms = "queue_wait_seconds_total", pool_ms = "pool_wait_seconds_total", db_ms = "database_seconds_total",
+  } do
+    local sum = 0
+    for _, line in ipairs(lines) do
+      sum = sum + microseconds(line, field)
+    end
+    assert.is_true(math.abs(sum - changes[metric] * 1e6) <= #lines, ("%s: %d us in the log, %f s"):format(
+      metric, sum, changes[metric]))
+  end
+end
+
+-- As counted(), and the lines of the log about the requests, with which the figures must agree.
+local function added_to(server, count, fn)
+  local offset = #server:log()
+  local changes = counted(server, count, fn)
+  local lines = logged(server, count, offset)
+  assert.equal(count, #lines)
+  assert_agree(changes, lines)
+  return changes, lines
+end
+
 describe("/metrics", function()
   local server
 
-  setup(function()
-    server = support.server.start {
-      script = SCRIPT,
-      migration = MIGRATION .. FUNCTIONS,
-      flags = { "--workers", 1, "--pool-max", 1, "--lanes", 0 },
-    }
-  end)
+  setup(function() server = start("--pool-max", 1, "--lanes", 0) end)
   teardown(function() server:stop() end)
 
-  -- The requests that the log tells of behind `offset`, once there are `count`.
-  local function logged(count, offset)
-    return support.eventually("the requests to be logged", function()
-      local lines = {}
-      for line in server:log():sub(offset + 1):gmatch(" request id=[^\n]+\n") do
-        lines[#lines + 1] = line
-      end
-      return #lines >= count and lines
-    end)
-  end
-
-  -- A field of a line, in microseconds.
-  local function microseconds(line, field)
-    return math.tointeger((tonumber(line:match(field .. "=(%S+)")) * 1000 + 0.5) // 1)
-  end
-
-  local function assert_agree(changes, lines)
-    for field, metric in pairs {
-      queue_ms = "queue_wait_seconds_total", pool_ms = "pool_wait_seconds_total", db_ms = "database_seconds_total",
-    } do
-      local sum = 0
-      for _, line in ipairs(lines) do
-        sum = sum + microseconds(line, field)
-      end
-      assert.is_true(math.abs(sum - changes[metric] * 1e6) <= #lines, ("%s: %d us in the log, %f s"):format(
-        metric, sum, changes[metric]))
-    end
-  end
-
-  -- What `fn`, which makes `count` requests, adds to each figure, and the lines of the log about them. A
-  -- request counts when its answer has been sent, which its client may know before.
   local function added(count, fn)
-    local before, offset = server:metrics(), #server:log()
-    fn()
-    local after = support.eventually("the requests to be counted", function()
-      local now = server:metrics()
-      return now.requests_total - before.requests_total >= count and now.requests_in_flight == 0 and now
-    end)
-    local changes, lines = {}, logged(count, offset)
-    for name, value in pairs(after) do
-      changes[name] = value - before[name]
-    end
-    assert.equal(count, changes.requests_total)
-    assert.equal(count, #lines)
-    assert_agree(changes, lines)
-    return changes, lines
+    return added_to(server, count, fn)
   end
 
   local function added_by(path, status)
@@ -302,6 +326,26 @@ describe("/metrics", function()
     assert.equal(1, changes.deadlines_total)
   end)
 
+  it("counts a group once, however many requests it answers", function()
+    local changes = counted(server, 3, function()
+      local lock = server.db:session()
+      lock:exec("begin; lock table notes in share row exclusive mode")
+      local connections = {}
+      for i = 1, 3 do
+        connections[i] = server:begin("GET", "/group")
+      end
+      support.eventually("all of them", function() return server:metric("requests_in_flight") == 3 end)
+      lock:close()
+      for _, connection in ipairs(connections) do
+        assert.equal(200, assert(connection:receive()).status)
+        connection:close()
+      end
+    end)
+    assert.equal(1, changes.transactions_committed_total)
+    assert.equal(0, changes.transactions_rolled_back_total)
+    assert.is_true(changes.database_seconds_total > 0)
+  end)
+
   it("counts a reload that was taken over, and none that was refused", function()
     local before = server:metrics()
     server:write("scripts/spec.lua", "nonsense nonsense")
@@ -320,5 +364,37 @@ describe("/metrics", function()
     assert.equal(1, figures.workers_ready)
     assert.equal(0, figures.requests_in_flight)
     assert.is_true(figures.lua_memory_bytes > 0)
+  end)
+end)
+
+describe("/metrics of reads on a lane", function()
+  local server
+
+  setup(function()
+    server = start("--pool-max", 4, "--lanes", 1)
+    support.eventually("a lane", function()
+      local seen
+      counted(server, 1, function() seen = server:get("/read-only"):value() end)
+      return seen.read_only == "on"
+    end)
+  end)
+  teardown(function() server:stop() end)
+
+  it("count one statement for each that stays there", function()
+    local changes = added_to(server, 3, function()
+      for _ = 1, 3 do
+        assert.equal(200, server:get("/read").status)
+      end
+    end)
+    assert.is_true(changes.statements_total >= 3)
+    assert.is_true(changes.database_seconds_total > 0)
+    assert.equal(0, changes.transactions_committed_total)
+  end)
+
+  it("count the cancellation of one that is too slow for it, and all of its time", function()
+    local changes = added_to(server, 1, function() assert.equal(200, server:get("/slow-read").status) end)
+    assert.is_true(changes.cancels_total >= 1)
+    assert.is_true(changes.statements_total >= 2)
+    assert.is_true(changes.database_seconds_total >= 0.4)
   end)
 end)
