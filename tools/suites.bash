@@ -3,7 +3,7 @@
 # run, or checked nothing, counts as one failure.
 
 readonly SUITE_TIMEOUT=6m # several times what a suite takes
-readonly SPEC_TIMEOUT=300 # seconds; several times what a spec file takes with sanitizers
+readonly SPEC_TIMEOUT=600 # seconds; several times what a spec file takes with sanitizers
 
 scratch=     # a temporary folder for cluster, counts and sanitizer reports
 total_passed=0
