@@ -40,7 +40,8 @@ enum pg_state {
 struct pg_events {
     /* The session is IDLE: opened, clean again, checked; or it is so still, and was read from. */
     void (*on_idle)(struct pg *pg);
-    /* It broke, or could not be opened: on_closed() follows. Not for a close that was asked for. */
+    /* It broke, fell silent, or could not be opened: on_closed() follows. Not for a close that was
+     * asked for. */
     void (*on_failed)(struct pg *pg, const struct error *err);
     /* What it is at is being cancelled on the server. */
     void (*on_cancel)(struct pg *pg);
@@ -74,6 +75,7 @@ struct pg {
     struct pg_lookup *lookup; /* what a helper thread is resolving; NULL when done */
     struct pg_cancel *cancel; /* the cancellation under way; NULL when done */
     bool was_open;            /* it has been IDLE at least once */
+    bool silent;              /* it was given up because the server did not answer in time */
     bool rolled_back;         /* CLEANING: ROLLBACK was sent */
     bool reset;               /* CLEANING: DISCARD ALL was sent */
     uint64_t schema_change;   /* the pool's: the last that what is prepared was renewed for */

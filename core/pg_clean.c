@@ -88,11 +88,18 @@ void pg_cancel(struct pg *pg)
     pg->events->on_cancel(pg);
 }
 
+static void fall_silent(struct pg *pg, const struct error *err)
+{
+    pg->silent = true;
+    pg_lost(pg, err);
+}
+
 static void on_cleaning_timeout(struct timer *timer)
 {
-    struct pg *pg = pg_of_timer(timer);
-    log_event(LOG_WARN, "session dropped", "it could not be cleaned in time");
-    pg_close(pg);
+    struct error err;
+    error_set(&err, ERROR_UNAVAILABLE, "it could not be cleaned in time");
+    log_event(LOG_WARN, "session dropped", "%s", err.message);
+    fall_silent(pg_of_timer(timer), &err);
 }
 
 /* As the server last said. */
@@ -181,7 +188,7 @@ static void on_checking_timeout(struct timer *timer)
 {
     struct error err;
     error_set(&err, ERROR_UNAVAILABLE, "an idle connection did not answer");
-    pg_lost(pg_of_timer(timer), &err);
+    fall_silent(pg_of_timer(timer), &err);
 }
 
 void pg_check(struct pg *pg)

@@ -16,6 +16,9 @@ enum { BACKOFF_MS = 50, LONGEST_BACKOFF_MS = 800, HOUSEWORK_MS = 1000 };
 /* A server that answered this lately is there. */
 enum { ANSWERING_S = 5 };
 
+/* A server on which sessions fall silent, while none is left that works, is away after so long. */
+enum { SILENCE_MS = 1000 };
+
 static void on_failed(struct pg *pg, const struct error *err);
 static void on_cancel(struct pg *pg);
 static bool server_answers(struct pg *pg);
@@ -60,7 +63,7 @@ static bool is_up(const struct pool *pool)
     return pool->target->writes ? pool_can_lend(pool) : pool_is_alive(pool);
 }
 
-static void note_failure(struct pool *pool, const struct error *err)
+static void note_away(struct pool *pool, const struct error *err)
 {
     if (pool->down.code == ERROR_NONE) {
         log_event(LOG_ERROR, "database away", "%s", err->message);
@@ -69,7 +72,6 @@ static void note_failure(struct pool *pool, const struct error *err)
         pool->backoff *= 2;
     }
     pool->down = *err;
-    counter_add(pool->slot, pool_connect_failures_total, 1);
     loop_arm(pool->loop, &pool->retry, pool->loop->now + pool->backoff - jitter(pool->backoff / 4),
              on_retry);
     if (!is_up(pool)) {
@@ -78,6 +80,12 @@ static void note_failure(struct pool *pool, const struct error *err)
     if (!pool_can_lend(pool)) {
         pool_fail_waiters(pool);
     }
+}
+
+static void note_failure(struct pool *pool, const struct error *err)
+{
+    counter_add(pool->slot, pool_connect_failures_total, 1);
+    note_away(pool, err);
 }
 
 static void note_success(struct pool *pool)
@@ -160,6 +168,7 @@ void pool_on_idle(struct pg *pg)
 {
     struct pool *pool = pg->owner;
     pool->answered_at = pool->loop->now;
+    pool->silent_since = 0;
     if (pg->expires_at == 0) {
         uint64_t lifetime = pool->options.max_lifetime;
         pg->expires_at = pg->opened_at + lifetime - jitter(lifetime / 10);
@@ -178,13 +187,33 @@ void pool_on_idle(struct pg *pg)
     pool_serve(pool);
 }
 
+static void check(struct pool *pool, struct pg *pg)
+{
+    pool_depart(pool, pg);
+    pg_check(pg);
+}
+
+/* The others may be silent too, and are not to be lent before they have answered. */
+static void note_silence(struct pool *pool)
+{
+    struct list *item, *following;
+    list_for_each (item, following, &pool->idle) {
+        check(pool, list_entry(item, struct pg, link));
+    }
+    pool->silent_since = pool->silent_since ? pool->silent_since : pool->loop->now;
+}
+
 static void on_failed(struct pg *pg, const struct error *err)
 {
     struct pool *pool = pg->owner;
     pool_depart(pool, pg);
+    bool last = !pool_is_alive(pool) && list_is_empty(&pool->opening);
+    if (pg->silent) {
+        note_silence(pool);
+    }
     if (!pg->was_open) {
         note_failure(pool, err);
-    } else if (!pool_is_alive(pool) && list_is_empty(&pool->opening)) {
+    } else if (last) {
         /* Find out at once whether the database is there, rather than on the next request. */
         log_event(LOG_WARN, "session lost", "%s", err->message);
         pool_look_for_server(pool);
@@ -250,9 +279,19 @@ static void check_idle(struct pool *pool)
     list_for_each (item, following, &pool->idle) {
         struct pg *pg = list_entry(item, struct pg, link);
         if (pg->heard_at + pool->options.health_check <= pool->loop->now) {
-            pool_depart(pool, pg);
-            pg_check(pg);
+            check(pool, pg);
         }
+    }
+}
+
+/* A session that is being opened would tell, but much later. */
+static void end_silence(struct pool *pool)
+{
+    struct error err;
+    bool long_ago = pool->silent_since + MILLISECONDS(SILENCE_MS) <= pool->loop->now;
+    if (pool->silent_since && long_ago && !pool_is_alive(pool) && pool->down.code == ERROR_NONE) {
+        error_set(&err, ERROR_UNAVAILABLE, "PostgreSQL does not answer");
+        note_away(pool, &err);
     }
 }
 
@@ -272,6 +311,7 @@ void pool_on_housework(struct timer *timer)
     if (pool->down.code != ERROR_NONE && !pool_can_lend(pool)) {
         pool_fail_waiters(pool);
     }
+    end_silence(pool);
     retire_idle(pool);
     keep_minimum(pool);
     check_idle(pool);

@@ -211,6 +211,14 @@ static void close_session(struct pg *pg, enum error_code code)
     }
 }
 
+static void fall_silent(struct pg *pg)
+{
+    if (pg) {
+        pg->silent = true;
+        close_session(pg, ERROR_UNAVAILABLE);
+    }
+}
+
 static void lose(struct customer *customer)
 {
     struct pg *pg = customer->pg;
@@ -283,6 +291,12 @@ static void take_step(char verb)
         break;
     case 'd': /* checked, and found dead */
         close_session(find(PG_CHECKING), ERROR_UNAVAILABLE);
+        break;
+    case 's': /* could not be cleaned in time */
+        fall_silent(find(PG_CLEANING));
+        break;
+    case 'x': /* did not answer the check in time */
+        fall_silent(find(PG_CHECKING));
         break;
     case 'q': /* has something to say, which nobody has read yet */
         find(PG_IDLE)->pipeline.retire = true;
@@ -639,6 +653,25 @@ static void test_read_only(void)
     target.writes = false;
 }
 
+static void test_silence(void)
+{
+    begin(4, &usual);
+    play("+a +b +c o o o -c ~a s");
+    check_text(shape(), "l1 g1 |", "when one falls silent those that rest are checked");
+    play("k @3000");
+    check_text(shape(), "i1 l1 |", "and go on resting if they answer");
+    check(shared->database_up, "then the database is there");
+    play("~b s x @0");
+    check_text(shape(), "o1 |", "when all are silent another one is opened");
+    check(shared->database_up, "while it is, nothing is known");
+    play("@2000 +d @0");
+    check(!shared->database_up, "after a second the database is away");
+    check_text(diary, "abcd!", "and nobody waits for it");
+    play("o");
+    check(shared->database_up, "until there is an answer");
+    finish("silence");
+}
+
 static void test_lifetime(void)
 {
     begin(1, &usual);
@@ -670,6 +703,7 @@ int main(void)
     test_overload();
     test_stale();
     test_read_only();
+    test_silence();
     test_lifetime();
     return test_end();
 }

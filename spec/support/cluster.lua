@@ -14,6 +14,7 @@ local LOG_LINES = 20 -- shown when PostgreSQL does not start
 ---@field port integer
 ---@field reservation table keeps the port from others
 ---@field url string
+---@field namespace? string of the network it is started in
 local Cluster = {}
 Cluster.__index = Cluster
 
@@ -52,10 +53,6 @@ local function as_postgres(words)
   return line
 end
 
-local function run(...)
-  return shell.run("cd / && " .. as_postgres { ... })
-end
-
 local function must(...)
   return shell.must("cd / && " .. as_postgres { ... })
 end
@@ -92,7 +89,8 @@ function Cluster:create_standby()
 end
 
 function Cluster:control(...)
-  return run(environment.postgres_folder() .. "/pg_ctl", "-D", self.folder .. "/data", "-w", ...)
+  local line = as_postgres { environment.postgres_folder() .. "/pg_ctl", "-D", self.folder .. "/data", "-w", ... }
+  return shell.run(("cd / && %s %s"):format(self.namespace and "ip netns exec " .. self.namespace or "", line))
 end
 
 -- As control(), but raises with the log when the command fails.
