@@ -207,20 +207,13 @@ describe("a transaction among others", function()
     return server:begin("POST", path, { json = body or {} })
   end
 
-  local function finish(connection)
-    local answer = connection:receive()
-    connection:close()
-    assert.is_truthy(answer)
-    return answer
-  end
-
   it("sees what others commit meanwhile, or does not, as its isolation says", function()
     local committed, repeatable = begin("/read-twice"), begin("/read-twice", { isolation = "repeatable read" })
     wait_at_gate(2)
     server.db:exec("update counters set n = 5 where id = 1")
     gate:exec("commit")
-    assert.same({ before = 0, after = 5 }, finish(committed):value())
-    assert.same({ before = 0, after = 0 }, finish(repeatable):value())
+    assert.same({ before = 0, after = 5 }, committed:finish():value())
+    assert.same({ before = 0, after = 0 }, repeatable:finish():value())
   end)
 
   it("is tried again when another one wrote the same row", function()
@@ -228,7 +221,7 @@ describe("a transaction among others", function()
     wait_at_gate(1)
     server.db:exec("update counters set n = 5 where id = 1")
     gate:exec("commit")
-    assert.same({ attempts = 2, n = 5 }, finish(connection):value())
+    assert.same({ attempts = 2, n = 5 }, connection:finish():value())
     assert.equal(6, server.db:value("select n from counters where id = 1"))
   end)
 
@@ -237,7 +230,7 @@ describe("a transaction among others", function()
     wait_at_gate(1)
     server.db:exec("update counters set n = 5 where id = 1")
     gate:exec("commit")
-    local answer = finish(connection)
+    local answer = connection:finish()
     assert.equal("40001", support.problem(answer, 503, "serialization").sqlstate)
     assert.is_not_nil(tonumber(answer.headers["retry-after"]))
     assert.equal(5, server.db:value("select n from counters where id = 1"))
@@ -258,7 +251,7 @@ describe("a transaction among others", function()
     end)
     gate:exec("commit")
     other:exec("commit")
-    assert.is_true(finish(connection):value().attempts >= 2)
+    assert.is_true(connection:finish():value().attempts >= 2)
     assert.equal("11,11", server.db:exec("select string_agg(n::text, ',') from counters"))
   end)
 
@@ -281,7 +274,7 @@ describe("a transaction among others", function()
         where datname = current_database() and wait_event = 'SafeSnapshot']]) == 1
     end)
     other:exec("commit")
-    assert.same({ n = 0 }, finish(connection):value())
+    assert.same({ n = 0 }, connection:finish():value())
   end)
 
   it("that is read-only cannot write, which is the script's mistake", function()
@@ -301,7 +294,7 @@ describe("a transaction among others", function()
       request.connection = begin(request.path, request.json)
     end
     for _, request in ipairs(requests) do
-      assert.equal(200, finish(request.connection).status)
+      assert.equal(200, request.connection:finish().status)
     end
     assert.equal(24, server.db:value("select n from counters where id = 1"))
   end)
@@ -320,7 +313,7 @@ describe("a transaction among others", function()
     server.db:exec("update counters set n = 9 where id = 1")
     gate:exec("commit")
     for _, connection in ipairs(waiting) do
-      assert.same({ n = 9 }, finish(connection):value())
+      assert.same({ n = 9 }, connection:finish():value())
     end
   end)
 

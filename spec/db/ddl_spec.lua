@@ -172,8 +172,7 @@ describe("DDL under a running server", function()
     server.db:exec("alter table items add column late integer")
     finally(function() server.db:exec("alter table items drop column late") end)
     lock:close()
-    local answer = assert(connection:receive())
-    connection:close()
+    local answer = connection:finish()
     return answer
   end
 

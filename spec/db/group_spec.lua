@@ -90,8 +90,7 @@ end
 local function receive_all(connections)
   local answers = {}
   for i, connection in ipairs(connections) do
-    answers[i] = assert(connection:receive())
-    connection:close()
+    answers[i] = connection:finish()
   end
   return answers
 end

@@ -26,10 +26,6 @@ local function worker_of(server)
   end)
 end
 
-local function limit_files(pid, count)
-  support.shell.must(("prlimit --pid %d --nofile=%d:"):format(pid, count))
-end
-
 -- Leaves a process no descriptor: the lowest that is free may not be given out.
 local function exhaust_files(pid)
   local used, lowest = {}, 0
@@ -39,7 +35,7 @@ local function exhaust_files(pid)
   while used[lowest] do
     lowest = lowest + 1
   end
-  limit_files(pid, lowest)
+  support.shell.limit_files(pid, lowest)
 end
 
 local function cpu_ticks(pid)
@@ -84,7 +80,7 @@ describe("a worker with as many connections as it may have", function()
   setup(function()
     server = start()
     local first = worker_of(server)
-    limit_files(server.process.pid, 2 * ROOM)
+    support.shell.limit_files(server.process.pid, 2 * ROOM)
     support.shell.must(("kill -KILL %d"):format(first))
     support.eventually("another worker", function()
       worker = worker_of(server)
@@ -148,7 +144,7 @@ describe("a worker that is out of file descriptors", function()
     assert.equal("slept", held[1]:request("GET", "/sleep"):json().how)
     assert.is_true(cpu_ticks(worker) - before < TICKS / 2)
     assert.equal(3, #take_answers(new))
-    limit_files(worker, 1000)
+    support.shell.limit_files(worker, 1000)
     held[2]:close()
     for _, connection in ipairs(new) do
       assert.equal(200, assert(connection:receive()).status)
@@ -165,7 +161,7 @@ describe("a worker that is out of file descriptors", function()
     exhaust_files(worker)
     local new = open(server, 1)
     server:wait_log("warn .*connections full .*out of file descriptors")
-    limit_files(worker, 1000)
+    support.shell.limit_files(worker, 1000)
     assert.equal(200, assert(new[1]:receive()).status)
     close(new)
   end)

@@ -148,6 +148,15 @@ function Connection:receive(method)
   return setmetatable({ status = status, reason = reason, headers = headers, body = body }, Answer)
 end
 
+---Reads the last answer, which there has to be, and closes the connection.
+---@param method? string
+---@return http.Answer
+function Connection:finish(method)
+  local answer, fault = self:receive(method)
+  self:close()
+  return assert(answer, fault)
+end
+
 ---One request and its answer; the connection stays open.
 ---@param method string
 ---@param path string
@@ -166,9 +175,8 @@ end
 ---@return http.Answer
 function http.request(url, method, path, options)
   local connection = http.connect(url)
-  local answer = connection:request(method, path, options)
-  connection:close()
-  return answer
+  assert(connection:send(method, path, options))
+  return connection:finish(method)
 end
 
 ---Bytes as they are on a connection of their own, and the answer to them.
@@ -204,8 +212,7 @@ function http.at_once(url, count, make, meanwhile)
     meanwhile()
   end
   for i = 1, count do
-    answers[i] = assert(connections[i]:receive(methods[i]))
-    connections[i]:close()
+    answers[i] = connections[i]:finish(methods[i])
   end
   return answers
 end

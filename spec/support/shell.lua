@@ -146,6 +146,13 @@ function shell.children(pid)
   return pids
 end
 
+---How many files a process may have open from now on; those it has stay open.
+---@param pid integer
+---@param count integer
+function shell.limit_files(pid, count)
+  shell.must(("prlimit --pid %d --nofile=%d:"):format(pid, count))
+end
+
 ---Bytes that belong to the process alone.
 ---@param pid integer
 ---@return integer
