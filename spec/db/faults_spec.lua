@@ -495,7 +495,14 @@ describe("a database fault", function()
     support.eventually("a red light", function() return server:readyz().status == 503 end)
     support.problem(server:get("/count"), 503, "database-unavailable")
     admin:exec("create database app owner app")
-    support.eventually("the server to be ready", function() return server:readyz().status == 200 end, BACK)
+    support.eventually("the server to be ready, and both workers to know", function()
+      for _ = 1, 8 do
+        if server:get("/count").status ~= 500 then
+          return false
+        end
+      end
+      return server:readyz().status == 200
+    end, BACK)
     support.problem(server:get("/count"), 500, "database-error")
     local output, code = server:run("migrate")
     assert.equal(0, code, output)
