@@ -1,6 +1,7 @@
 -- What the log says of what happens, and what it leaves out.
 local cjson = require "cjson"
 
+local page = require "spec.support.page"
 local support = require "spec.support"
 
 local LEVELS = { "debug", "info", "warn", "error" }
@@ -107,6 +108,21 @@ describe("the log", function()
     finally(function() support.shell.run("kill -CONT " .. backend) end)
     assert.equal(504, connection:finish().status)
     server:wait_log(" warn worker%-1: session dropped ")
+  end)
+end)
+
+describe("the log's events", function()
+  it("are those that docs/operations.md explains", function()
+    local events = {}
+    for path in support.shell.must("ls core/*.c"):gmatch("[^\n]+") do
+      for call, text in support.shell.read(path):gmatch("log_(%a+)(%b())") do
+        if call == "begin" or call == "event" then
+          events[text:match('"([^"]+)"') or "?"] = true
+        end
+      end
+    end
+    events["?"] = nil -- where they are defined
+    assert.same(page.names_in_tables("docs/operations.md", "\n| event | level |", "\n## Reload"), events)
   end)
 end)
 

@@ -1,4 +1,5 @@
 -- /metrics counts what was done, once, and tells waiting from working, as the access log does.
+local page = require "spec.support.page"
 local support = require "spec.support"
 
 local MIGRATION = [[
@@ -353,6 +354,16 @@ describe("/metrics", function()
     server:write("scripts/spec.lua", SCRIPT)
     server:wait_log("reloaded")
     assert.equal(before.reloads_total + 1, server:metric("reloads_total"))
+  end)
+
+  it("has the figures that docs/operations.md explains", function()
+    local names = {}
+    for name in pairs(server:metrics()) do
+      names[name] = true
+    end
+    local explained = page.names_in_tables("docs/operations.md", " Gauges:\n", "\nWho knows pgxpool")
+    explained["moonpool_"] = nil -- the tables' heads
+    assert.same(explained, names)
   end)
 
   it("has gauges of what there is", function()
