@@ -6,7 +6,7 @@ local SCRIPT = [[
 local app = require "moonpool"
 
 app.get("/slow", { deadline = 30 }, function()
-  app.db:query("select pg_sleep(1)")
+  app.db:query("select pg_sleep(2)")
   return 200, { slow = true }
 end)
 app.get("/lua", function() return 200, { lua = true } end)
