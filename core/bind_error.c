@@ -8,6 +8,7 @@
 #include <lua.h>
 
 #include "bind_json.h"
+#include "bind_type.h"
 #include "buffer.h"
 #include "error.h"
 #include "json.h"
@@ -43,7 +44,7 @@ void bind_error_push(lua_State *L, const struct error *err)
         lua_pushinteger(L, (lua_Integer)err->row);
         lua_setfield(L, -2, "row");
     }
-    luaL_getmetatable(L, type_name);
+    bind_type_push(L, type_name);
     vm_set_metatable(L, -2);
 }
 
@@ -118,13 +119,7 @@ static void read_extra(lua_State *L, int index, struct buffer *extra)
 bool bind_error_read(lua_State *L, int index, struct error *err, struct buffer *extra)
 {
     index = lua_absindex(L, index);
-    if (!lua_istable(L, index) || !lua_getmetatable(L, index)) {
-        return false;
-    }
-    luaL_getmetatable(L, type_name);
-    bool ours = lua_rawequal(L, -1, -2);
-    lua_pop(L, 2);
-    if (!ours) {
+    if (!lua_istable(L, index) || !bind_type_has(L, index, type_name)) {
         return false;
     }
     char slug[64] = "";
@@ -160,7 +155,7 @@ static int to_text(lua_State *L)
 
 void bind_error_open(lua_State *L)
 {
-    luaL_newmetatable(L, type_name);
+    bind_type_open(L, type_name);
     lua_pushcfunction(L, to_text);
     lua_setfield(L, -2, "__tostring");
     lua_pop(L, 1);

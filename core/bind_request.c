@@ -209,9 +209,7 @@ static int set_field(lua_State *L)
  * finalizers cost more than all else that is done for it. */
 static void push_request(lua_State *L, struct handling *handling)
 {
-    struct request **handle = lua_newuserdatauv(L, sizeof *handle, 1);
-    *handle = NULL;
-    luaL_setmetatable(L, type_name);
+    struct request **handle = bind_type_new(L, type_name, sizeof *handle, 1);
     lua_newtable(L);
     lua_setiuservalue(L, -2, 1);
     *handle = handling->request;

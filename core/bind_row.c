@@ -11,6 +11,7 @@
 #include "bind_error.h"
 #include "bind_json.h"
 #include "bind_result.h"
+#include "bind_type.h"
 #include "bind_value.h"
 #include "error.h"
 #include "handling.h"
@@ -217,7 +218,8 @@ static void push_unread(lua_State *L, const struct unread *unread)
     lua_createtable(L, 0, 1);
     lua_pushinteger(L, unread->number);
     lua_rawsetp(L, -2, &number_key);
-    luaL_setmetatable(L, type_name);
+    bind_type_push(L, type_name);
+    lua_setmetatable(L, -2);
 }
 
 /* The unread row that the table at `index` stands for. */
@@ -313,13 +315,7 @@ static const struct bind_json_hook json_hook = {.encode = encode};
 
 static bool is_unread(lua_State *L, int index)
 {
-    if (!lua_istable(L, index) || !lua_getmetatable(L, index)) {
-        return false;
-    }
-    luaL_getmetatable(L, type_name);
-    bool same = lua_rawequal(L, -1, -2);
-    lua_pop(L, 2);
-    return same;
+    return lua_istable(L, index) && bind_type_has(L, index, type_name);
 }
 
 void bind_row_read(lua_State *L, int index)
@@ -349,7 +345,7 @@ static const char *const raw_functions[] = {"next",         "rawget",       "raw
 
 void bind_row_open(lua_State *L)
 {
-    luaL_newmetatable(L, type_name);
+    bind_type_open(L, type_name);
     luaL_setfuncs(L, metamethods, 0);
     lua_pushlightuserdata(L, (void *)&json_hook);
     lua_setfield(L, -2, "__json");

@@ -56,11 +56,9 @@ static int collect(lua_State *L)
 
 void bind_rows_push(lua_State *L, const struct statement *statement, struct pg_result **result)
 {
-    struct rows *rows = lua_newuserdatauv(L, sizeof *rows, USER_VALUES);
-    memset(rows, 0, sizeof *rows);
+    struct rows *rows = bind_type_new(L, type_name, sizeof *rows, USER_VALUES);
     list_init(&rows->holding.link);
     rows->holding.release = release;
-    luaL_setmetatable(L, type_name);
     bind_result_take(L, &rows->held, statement, result);
     rows->count = pg_result_rows(rows->held.result);
     list_append(&handling_of(L)->holdings, &rows->holding.link);

@@ -73,13 +73,11 @@ void bind_tx_raise_failure(lua_State *L, struct script_tx *script_tx)
 struct script_tx *bind_tx_push(lua_State *L, struct handling *handling)
 {
     const struct route *route = handling->request->match.target;
-    struct tx_handle *handle = lua_newuserdatauv(L, sizeof *handle, 0);
-    handle->script_tx = NULL;
+    struct tx_handle *handle = bind_type_new(L, type_name, sizeof *handle, 0);
     handle->end = "has ended";
     if (!bind_place_write(L, handle->where, sizeof handle->where)) {
         snprintf(handle->where, sizeof handle->where, "%s", route->where);
     }
-    luaL_setmetatable(L, type_name);
     struct script_tx *script_tx = arena_zalloc(&handling->request->arena, sizeof *script_tx);
     script_tx->where = arena_strdup(&handling->request->arena, handle->where);
     script_tx->handling = handling;
