@@ -348,38 +348,50 @@ static const char *judge_length(struct guard *guard)
     return digits > LENGTH_DIGITS ? too_large : NULL;
 }
 
-/* The length or encoding is there; `data` is the value's end of `length` bytes, or all of it. */
-static bool end_framing(struct guard *guard, char *data, size_t length, bool whole)
+/* The length or encoding is there. */
+static void end_framing(struct guard *guard)
 {
-    size_t blanks = 0;
-    while (blanks < length && is_blank(data[length - 1 - blanks])) {
-        blanks++;
-    }
-    if (blanks && (!whole || guard->word_length == GUARD_WORD)) {
-        return false;
-    }
-    if (blanks) {
-        guard->word_length -= (uint8_t)blanks;
-        memmove(data + blanks, data, length - blanks);
-        memset(data, ' ', blanks);
-    }
     if (guard->field == FIELD_ENCODING) {
         guard->chunked = guard->word_length == 7 && strncasecmp(guard->word, "chunked", 7) == 0;
     } else {
         guard->bad_length = judge_length(guard);
     }
-    return true;
+}
+
+/* MHD takes only leading blanks for what they are: those behind the value are kept from it. False
+ * if there is more behind them. */
+static bool read_framing(struct guard *guard, const char *data, size_t length)
+{
+    size_t i = 0;
+    while (i < length && !is_blank(data[i])) {
+        i++;
+    }
+    append_word(guard, data, i);
+    if (i > 0 && guard->blank) {
+        return false;
+    }
+    guard->blank = guard->blank || i < length;
+    guard->kept_back = length - i;
+    while (i < length && is_blank(data[i])) {
+        i++;
+    }
+    return i == length;
 }
 
 /* What the value of a header says, as far as it has come. */
-static bool read_value(struct guard *guard, char *data, size_t length, bool ends)
+static bool read_value(struct guard *guard, const char *data, size_t length, bool ends)
 {
     bool whole = guard->word_length == 0;
     switch ((enum field)guard->field) {
     case FIELD_LENGTH:
     case FIELD_ENCODING:
-        append_word(guard, data, length);
-        return !ends || end_framing(guard, data, length, whole);
+        if (!read_framing(guard, data, length)) {
+            return false;
+        }
+        if (ends) {
+            end_framing(guard);
+        }
+        return true;
     case FIELD_HOST:
         return is_host(guard, data, length);
     case FIELD_COOKIE:
@@ -403,7 +415,9 @@ static size_t at_value(struct guard *guard, char *data, size_t size)
         return fail(guard, ERROR_MALFORMED, "a header is malformed");
     }
     guard->place = ends ? PLACE_LINE_END : PLACE_VALUE;
-    return length + ends;
+    size_t kept_back = guard->kept_back;
+    memmove(data + length - kept_back, data + length, size - length);
+    return length - kept_back + ends;
 }
 
 /* -- The end of a head -- */
@@ -576,6 +590,8 @@ size_t guard_pass(struct guard *guard, char *data, size_t size)
         start = place == PLACE_START ? at : start;
         size_t taken = readers[place](guard, data + at, size - at);
         at += taken;
+        size -= guard->kept_back;
+        guard->kept_back = 0;
         if (place <= PLACE_HEAD_END) {
             guard->taken += taken;
             check_limit(guard, place);

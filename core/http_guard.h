@@ -35,7 +35,8 @@ struct guard {
     uint8_t word_length; /* GUARD_WORD if it does not fit */
     bool http_1_1;
     bool chunked;
-    bool blank; /* the value has a blank behind it */
+    bool blank;       /* the value has a blank behind it */
+    size_t kept_back; /* blanks behind what was read last, which are taken out of the piece */
     bool in_trailers;
     const char *bad_length; /* static; what is wrong with Content-Length, or NULL */
     char word[GUARD_WORD];  /* what is being read, if that matters */
@@ -45,7 +46,7 @@ void guard_init(struct guard *guard, size_t limit);
 
 /* The next piece. Returns how many bytes of it may go on: all, or up to the beginning of the
  * message with the fault, which may have been before this piece. Blanks behind the length of a body
- * are moved in front of it, since MHD does not know them there. */
+ * are taken out, since MHD does not know them there. */
 size_t guard_pass(struct guard *guard, char *data, size_t size);
 
 /* The piece that was passed last is no longer valid. */

@@ -98,8 +98,8 @@ static uint32_t count_messages(const char *text, size_t size)
 
 /* ---- the guard ---- */
 
-/* Passes the text in pieces; what goes on is appended to `out`, but for blanks, which may be moved.
- */
+/* Passes the text in pieces; what goes on is appended to `out`, but for blanks, of which some are
+ * taken out. */
 static void pass(struct guard *guard, const char *text, size_t size, size_t piece,
                  struct buffer *out)
 {
@@ -110,7 +110,7 @@ static void pass(struct guard *guard, const char *text, size_t size, size_t piec
     for (size_t at = 0; at < size && guard->fault == ERROR_NONE; at += piece) {
         size_t length = size - at < piece ? size - at : piece;
         size_t passed = guard_pass(guard, copy + at, length);
-        claim(passed <= length && (passed == length || guard->fault != ERROR_NONE));
+        claim(passed <= length);
         guard_forget(guard);
         for (size_t i = 0; i < passed; i++) {
             if (copy[at + i] != ' ' && copy[at + i] != '\t') {
@@ -135,12 +135,6 @@ static void check_same(const struct guard *a, const struct guard *b)
     }
 }
 
-/* Blanks behind a length are moved if it is there whole, else refused. */
-static bool has_blank_at_line_end(const char *text, size_t size)
-{
-    return memmem(text, size, " \r", 2) || memmem(text, size, "\t\r", 2);
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct guard whole, pieces;
@@ -151,9 +145,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const char *text = (const char *)data + 1;
     pass(&whole, text, size - 1, size, &out);
     pass(&pieces, text, size - 1, data[0], &out_in_pieces);
-    if (!has_blank_at_line_end(text, size - 1)) {
-        check_same(&whole, &pieces);
-    }
+    check_same(&whole, &pieces);
     size_t both = out.length < out_in_pieces.length ? out.length : out_in_pieces.length;
     claim(both == 0 || memcmp(out.data, out_in_pieces.data, both) == 0);
     if (whole.fault == ERROR_NONE) {

@@ -225,7 +225,7 @@ describe("a request", function()
 
   it("that comes byte by byte is served", function()
     local connection = support.http.connect(server.url)
-    for byte in (post("Content-Length: 3\r\n", "abc") .. chunked("1\r\na\r\n0\r\n\r\n")):gmatch(".") do
+    for byte in (post("Content-Length: 3 \t\r\n", "abc") .. chunked("1\r\na\r\n0\r\n\r\n")):gmatch(".") do
       connection:raw(byte)
     end
     assert.same({ body = "abc" }, assert(connection:receive()):json())
