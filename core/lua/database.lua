@@ -273,8 +273,9 @@ local function check_group(name, options, fn)
       error(("the option '%s' of a group must be a %s"):format(option, GROUP_OPTIONS[option]), 3)
     end
   end
-  if options.max and (math.type(options.max) ~= "integer" or options.max < 1) then
-    error("the option 'max' of a group must be a whole number from 1 on", 3)
+  local max = options.max or 1
+  if math.type(max) ~= "integer" or max < 1 or max > MOST_MEMBERS then
+    error(("the option 'max' of a group must be a whole number from 1 to %d"):format(MOST_MEMBERS), 3)
   end
 end
 
@@ -289,7 +290,7 @@ function Db:group(name, options, fn)
     name = name,
     fn = fn,
     serialize = options.serialize,
-    max = math.min(options.max or 64, MOST_MEMBERS),
+    max = options.max or 64,
   }
   native_group.register(name, function()
     lead(group)

@@ -404,6 +404,9 @@ describe("a group", function()
     ["without a name"] = { "group(nil, function() end)", "a group needs a name" },
     ["without a function"] = { 'group("x")', "a group needs a function" },
     ["of nobody"] = { 'group("x", { max = 0 }, function() end)', "the option 'max' of a group" },
+    ["of a thousand"] = {
+      'group("x", { max = 1000 }, function() end)', "the option 'max' of a group must be a whole number from 1 to 256",
+    },
     ["of two and a half"] = { 'group("x", { max = 2.5 }, function() end)', "the option 'max' of a group" },
     ["with an unknown option"] = { 'group("x", { most = 2 }, function() end)', "a group has no option 'most'" },
   } do
