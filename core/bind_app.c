@@ -2,6 +2,7 @@
 #include "bind_app.h"
 
 #include <stdbool.h>
+#include <strings.h>
 
 #include <lauxlib.h>
 #include <lua.h>
@@ -82,17 +83,54 @@ static int add_route(lua_State *L)
     return 0;
 }
 
-/* fail(status, detail, extra) */
+static void check_header(lua_State *L)
+{
+    size_t length;
+    const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "";
+    const char *value = luaL_tolstring(L, -1, &length);
+    if (!request_is_token(name) || !request_is_header_value(value, length)) {
+        luaL_error(L, "the response header '%s' has a bad name or value", name);
+    }
+    if (strcasecmp(name, "Content-Type") == 0) {
+        luaL_error(L, "the Content-Type of a failure is application/problem+json");
+    }
+}
+
+/* A table with the headers at `index`, their values as text; nil where there are none. */
+static void push_headers(lua_State *L, int index)
+{
+    if (lua_isnil(L, index)) {
+        lua_pushnil(L);
+        return;
+    }
+    bind_row_read(L, index);
+    lua_newtable(L);
+    for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 2)) {
+        check_header(L);
+        lua_pushvalue(L, -3);
+        lua_pushvalue(L, -2);
+        lua_settable(L, -6);
+    }
+}
+
+static void check_table_or_nil(lua_State *L, int index)
+{
+    if (!lua_isnoneornil(L, index)) {
+        luaL_checktype(L, index, LUA_TTABLE);
+    }
+}
+
+/* fail(status, detail, extra, headers) */
 static int fail(lua_State *L)
 {
     lua_Integer status = luaL_checkinteger(L, 1);
     const char *detail = luaL_optstring(L, 2, "");
     luaL_argcheck(L, status >= 400 && status <= 599, 1, "a status from 400 to 599 expected");
-    if (!lua_isnoneornil(L, 3)) {
-        luaL_checktype(L, 3, LUA_TTABLE);
-    }
-    lua_settop(L, 3);
+    check_table_or_nil(L, 3);
+    check_table_or_nil(L, 4);
+    lua_settop(L, 4);
     bind_row_read(L, 3);
+    push_headers(L, 4);
     struct error err;
     error_set(&err, error_from_status((int)status), "%s", detail);
     err.status = (int)status;
@@ -101,6 +139,8 @@ static int fail(lua_State *L)
     lua_setfield(L, -2, "message");
     lua_pushvalue(L, 3);
     lua_setfield(L, -2, "extra");
+    lua_pushvalue(L, 5);
+    lua_setfield(L, -2, "headers");
     return lua_error(L);
 }
 

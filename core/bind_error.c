@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include <lauxlib.h>
 #include <lua.h>
@@ -12,6 +13,7 @@
 #include "buffer.h"
 #include "error.h"
 #include "json.h"
+#include "request.h"
 #include "vm.h"
 
 static const char type_name[] = "moonpool.error";
@@ -138,6 +140,29 @@ bool bind_error_read(lua_State *L, int index, struct error *err, struct buffer *
     err->status = sane && status != error_kind(err->code)->status ? status : 0;
     read_extra(L, index, extra);
     return true;
+}
+
+static void add_header(lua_State *L, struct request *request)
+{
+    size_t length = 0;
+    bool texts = lua_type(L, -2) == LUA_TSTRING && lua_type(L, -1) == LUA_TSTRING;
+    const char *name = texts ? lua_tostring(L, -2) : "";
+    const char *value = texts ? lua_tolstring(L, -1, &length) : NULL;
+    if (request_is_token(name) && request_is_header_value(value, length) &&
+        strcasecmp(name, "Content-Type") != 0) {
+        request_add_header(request, name, value);
+    }
+}
+
+void bind_error_read_headers(lua_State *L, int index, struct request *request)
+{
+    lua_pushliteral(L, "headers");
+    if (lua_rawget(L, lua_absindex(L, index)) == LUA_TTABLE) {
+        for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
+            add_header(L, request);
+        }
+    }
+    lua_pop(L, 1);
 }
 
 /* "scripts/users.lua:12: the message", as an uncaught error would print. */

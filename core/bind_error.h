@@ -8,6 +8,7 @@
 struct buffer;
 struct error;
 struct lua_State;
+struct request;
 
 /* Makes the metatable. Once per lua_State. */
 void bind_error_open(struct lua_State *L);
@@ -27,5 +28,9 @@ void bind_error_encode_json(struct lua_State *L, int index, struct buffer *out);
  * to `extra` as JSON members with a comma in front each. Calls no metamethods; may raise for want
  * of memory. */
 bool bind_error_read(struct lua_State *L, int index, struct error *err, struct buffer *extra);
+
+/* Adds what its field `headers` has to the request's response, as far as they can be headers of a
+ * problem document. May raise for want of memory. */
+void bind_error_read_headers(struct lua_State *L, int index, struct request *request);
 
 #endif

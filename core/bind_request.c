@@ -218,24 +218,12 @@ static void push_request(lua_State *L, struct handling *handling)
 
 /* Responses. */
 
-/* A line break in a value would let a client's text become headers of the answer. */
-static bool is_header_value(const char *value, size_t length)
-{
-    for (size_t i = 0; i < length; i++) {
-        unsigned char c = (unsigned char)value[i];
-        if ((c < 0x20 && c != '\t') || c == 0x7f) {
-            return false;
-        }
-    }
-    return true;
-}
-
 static void add_header(lua_State *L, struct request *request)
 {
     size_t length;
     const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "";
     const char *value = luaL_tolstring(L, -1, &length);
-    if (!request_is_token(name) || !is_header_value(value, length)) {
+    if (!request_is_token(name) || !request_is_header_value(value, length)) {
         luaL_error(L, "the response header '%s' has a bad name or value", name);
     }
     if (strcasecmp(name, "Content-Type") == 0) {

@@ -187,6 +187,20 @@ static void hide_internals(const struct handling *handling, struct error *err)
     }
 }
 
+/* The headers that are there by now are the failure's own. */
+static void answer_failure(struct request *request, const struct error *err, const char *extra)
+{
+    struct response *response = &request->response;
+    const struct header *headers = response->headers;
+    size_t count = response->header_count;
+    response->headers = NULL;
+    response->header_capacity = 0;
+    request_fail(request, err, extra);
+    for (size_t i = 0; i < count; i++) {
+        request_set_header(request, headers[i].name, headers[i].value);
+    }
+}
+
 static void fail(struct handling *handling, struct error *err, const char *traceback,
                  struct buffer *extra)
 {
@@ -200,7 +214,7 @@ static void fail(struct handling *handling, struct error *err, const char *trace
     }
     buffer_append_char(extra, '\0');
     end(handling, false);
-    request_fail(handling->request, err, extra->data);
+    answer_failure(handling->request, err, extra->data);
     request_done(handling->request);
 }
 
@@ -208,6 +222,7 @@ static void fail_plainly(struct handling *handling, struct error *err)
 {
     struct buffer extra;
     buffer_init(&extra);
+    handling->request->response.header_count = 0;
     fail(handling, err, "", &extra);
     buffer_finish(&extra);
 }
@@ -215,6 +230,7 @@ static void fail_plainly(struct handling *handling, struct error *err)
 struct reading {
     struct error *err;
     struct buffer *extra;
+    struct request *request;
     bool ours;
 };
 
@@ -222,6 +238,9 @@ static int read_error(lua_State *L)
 {
     struct reading *reading = lua_touserdata(L, 2);
     reading->ours = bind_error_read(L, 1, reading->err, reading->extra);
+    if (reading->ours) {
+        bind_error_read_headers(L, 1, reading->request);
+    }
     return 0;
 }
 
@@ -242,8 +261,9 @@ static void fail_by_error(struct handling *handling)
     char traceback[TRACEBACK_SIZE] = "";
     struct error err;
     struct buffer extra;
-    struct reading reading = {.err = &err, .extra = &extra};
+    struct reading reading = {.err = &err, .extra = &extra, .request = handling->request};
     buffer_init(&extra);
+    handling->request->response.header_count = 0;
     lua_State *main = handling->generation->vm->lua;
     lua_settop(main, 0);
     lua_pushcfunction(main, read_error);
@@ -257,6 +277,7 @@ static void fail_by_error(struct handling *handling)
     bool refused = read && (err.status != 0 || error_kind(err.code)->status < 500);
     if (!read) {
         extra.length = 0;
+        handling->request->response.header_count = 0;
         vm_error(L, &err, traceback, sizeof traceback);
     }
     if (handling->committed && !refused && err.code != ERROR_OUTCOME_UNKNOWN) {

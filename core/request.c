@@ -83,6 +83,19 @@ void request_add_header(struct request *request, const char *name, const char *v
     };
 }
 
+void request_set_header(struct request *request, const char *name, const char *value)
+{
+    struct response *response = &request->response;
+    size_t kept = 0;
+    for (size_t i = 0; i < response->header_count; i++) {
+        if (strcasecmp(response->headers[i].name, name) != 0) {
+            response->headers[kept++] = response->headers[i];
+        }
+    }
+    response->header_count = kept;
+    request_add_header(request, name, value);
+}
+
 /* What is not UTF-8 (a raw path, a message cut in the middle of a character) is shown in ASCII. */
 static void write_text(struct request *request, const char *text)
 {
@@ -147,6 +160,17 @@ void request_fail(struct request *request, const struct error *err, const char *
 void request_done(struct request *request)
 {
     request->on_done(request);
+}
+
+bool request_is_header_value(const char *value, size_t length)
+{
+    for (size_t i = 0; i < length; i++) {
+        unsigned char c = (unsigned char)value[i];
+        if ((c < 0x20 && c != '\t') || c == 0x7f) {
+            return false;
+        }
+    }
+    return true;
 }
 
 bool request_is_token(const char *text)

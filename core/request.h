@@ -73,6 +73,9 @@ const char *request_header(const struct request *request, const char *name);
 /* Adds a response header; copies both. */
 void request_add_header(struct request *request, const char *name, const char *value);
 
+/* The same, but takes the place of those with this name. */
+void request_set_header(struct request *request, const char *name, const char *value);
+
 /* Makes the response the problem document for `err` (RFC 9457), dropping what was there before.
  * `extra` may be NULL: JSON members, each with a comma in front, appended inside the object. */
 void request_fail(struct request *request, const struct error *err, const char *extra);
@@ -82,5 +85,8 @@ void request_done(struct request *request);
 
 /* True if `text` may be the name of a header (RFC 9110, section 5.6.2). */
 bool request_is_token(const char *text);
+
+/* True if it may be the value of one. A line break would let text become headers of its own. */
+bool request_is_header_value(const char *value, size_t length);
 
 #endif

@@ -101,7 +101,8 @@ function app.use(middleware) end
 ---@param status integer
 ---@param detail? string
 ---@param members? table<string, any> more members of the document
-function app.fail(status, detail, members) end
+---@param headers? table<string, any> of the answer, such as Retry-After
+function app.fail(status, detail, members, headers) end
 
 ---Writes a line to the server's log, with the request's id.
 ---@param level "debug"|"info"|"warn"|"error"

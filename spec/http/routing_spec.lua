@@ -26,6 +26,19 @@ app.get("/typed/{id}", {
 end)
 
 app.get("/text", function() return 200, "plain\n", { ["Content-Type"] = "text/plain", ["X-Extra"] = "yes" } end)
+app.get("/closed", function()
+  app.fail(503, "closed until nine", { opens = 9 }, { ["Retry-After"] = 3600, ["X-Why"] = "night" })
+end)
+app.get("/tired", function() app.fail(408, "too slow", nil, { ["retry-after"] = "7" }) end)
+app.get("/rethrown", function()
+  local _, err = pcall(app.fail, 409, "taken", nil, { Location = "/other" })
+  err.headers["X-Split"] = "a\r\nX-More: b"
+  err.headers["Content-Type"] = "text/plain"
+  error(err)
+end)
+app.get("/bad-header/{name}", function(req)
+  app.fail(503, "no", nil, { [req.params.name] = req.params.name == "X-Split" and "a\r\nX-More: b" or "x" })
+end)
 app.get("/teapot", function() app.fail(418, "short and stout", { spout = true }) end)
 app.get("/broken", function() error("the inside of the script") end)
 app.get("/nothing", function() return nil end)
@@ -164,6 +177,28 @@ describe("a route", function()
   it("replaces a request id that is not sane", function()
     local answer = server:get("/things/5", { headers = { ["X-Request-Id"] = "a b\"c" } })
     assert.matches("^[%w%._%-]+$", answer.headers["x-request-id"])
+  end)
+
+  it("refuses with headers, which take the place of the server's", function()
+    local answer = server:get("/closed")
+    assert.equal(9, support.problem(answer, 503, "refused").opens)
+    assert.equal("3600", answer.headers["retry-after"])
+    assert.equal("night", answer.headers["x-why"])
+    answer = server:get("/tired")
+    support.problem(answer, 408, "request-timeout")
+    assert.equal("7", answer.headers["retry-after"])
+  end)
+
+  it("refuses without headers that are none, even if they are put in later", function()
+    local answer = server:get("/rethrown")
+    support.problem(answer, 409, "conflict")
+    assert.equal("/other", answer.headers.location)
+    assert.is_nil(answer.headers["x-split"])
+    assert.is_nil(answer.headers["x-more"])
+    for _, name in ipairs { "X%20Bad", "X-Split", "Content-Type" } do
+      support.problem(server:get("/bad-header/" .. name), 500, "script-error")
+    end
+    server:wait_log("the response header 'X Bad' has a bad name or value")
   end)
 
   it("fails as its script says", function()
