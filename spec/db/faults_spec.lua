@@ -87,7 +87,7 @@ describe("a database fault", function()
   setup(function()
     cluster = support.cluster.create()
     cluster:ask_password("app")
-    cluster:start("-c max_connections=20")
+    cluster:start("-c max_connections=20 -c max_prepared_transactions=1")
     support.db.at(cluster.url):exec("create role app login password 'right'")
     support.db.at(cluster.url):exec("create database app owner app")
     local url = support.db.sibling_url(cluster.url, "app")
@@ -148,10 +148,11 @@ describe("a database fault", function()
     support.eventually("no request in flight", function() return server:metric("requests_in_flight") == 0 end)
   end)
 
-  -- Reads, transactions and groups, all of which are waiting for PostgreSQL when this returns.
+  -- Reads, transactions and groups, all of which are waiting for PostgreSQL when this returns: for a lock
+  -- that no session has, since that session could be the first to be ended, and one of these be done.
   local function begin_all()
-    local lock = server.db:session()
-    lock:exec("begin; lock table notes")
+    server.db:exec("begin; lock table notes; prepare transaction 'gate'")
+    finally(function() pcall(server.db.exec, server.db, "rollback prepared 'gate'") end)
     local connections = {}
     for i = 1, 4 do
       connections[#connections + 1] = server:begin("GET", "/count")
@@ -160,10 +161,17 @@ describe("a database fault", function()
     end
     -- Reads each on a session of their own by now, transactions, and the group's leader for its members.
     support.eventually("all to wait for the lock", function()
-      return server:metric("requests_in_flight") == 10 and server.db:value([[select count(*) from pg_stat_activity
-        where datname = current_database() and wait_event_type = 'Lock']]) == 7
+      local figures = server:metrics()
+      return figures.requests_in_flight == 10 and figures.pool_waiting == 0 and server.db:value([[
+        select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock']]) == 7
     end)
-    return connections, lock
+    return connections
+  end
+
+  local function open_gate()
+    support.eventually("the lock to be let go", function()
+      return pcall(server.db.exec, server.db, "rollback prepared 'gate'")
+    end)
   end
 
   -- The answers, all of them in time and all of them refusals that may be tried again.
@@ -181,21 +189,21 @@ describe("a database fault", function()
   for _, mode in ipairs { "fast", "immediate" } do
     it(("like a restart (%s) refuses what is under way, and is over when the database is back"):format(mode),
       function()
-        local connections, lock = begin_all()
+        local connections = begin_all()
         cluster:restart(mode)
+        open_gate()
         wait_service(BACK)
         assert_refused(connections)
-        lock:close()
         assert.equal(0, server.db:count("notes where text = 'fault'"))
       end)
   end
 
   it("like a crash of one session refuses what is under way", function()
-    local connections, lock = begin_all()
+    local connections = begin_all()
     support.shell.must("kill -9 " .. backend_of("insert into notes%"))
+    open_gate()
     wait_service(BACK_FROM_CRASH)
     assert_refused(connections)
-    lock:close()
     assert.equal(0, server.db:count("notes where text = 'fault'"))
   end)
 

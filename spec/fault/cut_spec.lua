@@ -36,8 +36,9 @@ end
 
 -- A statement of its own for each number: one that was slow on a lane is kept off it.
 app.get("/read/{number}", function(req)
-  return 200, app.db:query_row(("select username, '%d' as number, current_setting('transaction_read_only') as on_lane"
-    .. " from users order by id limit 1"):format(req.params.number))
+  return 200, app.db:query_row(("select username, '%d' as number,"
+    .. " current_setting('default_transaction_read_only') as on_lane from users order by id limit 1"):format(
+    req.params.number))
 end)
 
 app.post("/alone", function()
