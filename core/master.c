@@ -218,16 +218,18 @@ static void forget_master(struct master *master, const struct member *self)
 }
 
 /* In the child. SIGINT and SIGHUP reach the whole group of a terminal: they are for the master, who
- * passes on what they mean. SIGTERM ends a worker even before it can drain: it has no clients yet.
+ * passes on what they mean. SIGTERM waits until the worker looks at it.
  */
 static void set_child_signals(const struct master *master)
 {
+    sigset_t mask = master->old_mask;
+    sigaddset(&mask, SIGTERM);
     signal(SIGINT, SIG_IGN);
     signal(SIGHUP, SIG_IGN);
     signal(SIGTERM, SIG_DFL);
     signal(SIGCHLD, SIG_DFL);
     prctl(PR_SET_PDEATHSIG, SIGTERM);
-    sigprocmask(SIG_SETMASK, &master->old_mask, NULL);
+    sigprocmask(SIG_SETMASK, &mask, NULL);
 }
 
 _Noreturn static void run_child(struct master *master, struct member *member)

@@ -3,11 +3,13 @@
  *
  *   BOOTING -> SERVING    [on_booted]
  *   SERVING -> DRAINING   [on_signal]    no new connections, requests run to their end
- *   any     -> STOPPED    [on_booted, drain] */
+ *   SERVING -> DRAINING   [on_booted]    it was told so before, while somebody waited for it
+ *   any     -> STOPPED    [on_booted, on_signal, drain] */
 #include "worker.h"
 
 #include <errno.h>
 #include <malloc.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -70,6 +72,7 @@ struct worker {
     struct watch wake;
     struct watch signals;
     int signal_fd;
+    bool told_to_end; /* by SIGTERM */
     uint64_t drain_started;
 
     bool tidy;         /* since it was busy last */
@@ -125,6 +128,20 @@ static int start_http(struct worker *worker, struct error *err)
     return worker->admin ? 0 : -1;
 }
 
+static void start_draining(struct worker *worker)
+{
+    worker->state = WORKER_DRAINING;
+    worker->drain_started = worker->loop.now;
+    http_drain(worker->http);
+}
+
+/* Whom the worker that was here before has left waiting. */
+static bool has_queue(const struct worker *worker)
+{
+    struct pollfd queue = {.fd = worker->listen_fd, .events = POLLIN};
+    return poll(&queue, 1, 0) == 1 && (queue.revents & POLLIN);
+}
+
 static void on_booted(struct app *app, const struct error *fault)
 {
     struct worker *worker = app->owner;
@@ -142,6 +159,9 @@ static void on_booted(struct app *app, const struct error *fault)
         atomic_store(&worker->slot->ready, true);
         atomic_store(&worker->slot->served, true);
         shared_wake_master(worker->shared);
+        if (worker->told_to_end) {
+            start_draining(worker);
+        }
     }
 }
 
@@ -160,12 +180,11 @@ static void on_signal(struct watch *watch, uint32_t events)
     struct worker *worker = list_entry((void *)watch, struct worker, signals);
     struct signalfd_siginfo info;
     while (read(worker->signal_fd, &info, sizeof info) == sizeof info) {
-        if (worker->state == WORKER_BOOTING) {
+        worker->told_to_end = true;
+        if (worker->state == WORKER_BOOTING && !has_queue(worker)) {
             stop(worker, EXIT_SUCCESS);
         } else if (worker->state == WORKER_SERVING) {
-            worker->state = WORKER_DRAINING;
-            worker->drain_started = worker->loop.now;
-            http_drain(worker->http);
+            start_draining(worker);
         }
     }
 }

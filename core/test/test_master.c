@@ -85,6 +85,16 @@ static void serve_client(int listen_fd)
     }
 }
 
+/* The master starts workers with SIGTERM blocked. */
+static void look_at_term(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    signal(SIGTERM, on_term);
+    sigprocmask(SIG_UNBLOCK, &set, NULL);
+}
+
 static int start_worker(struct shared *shared, struct shared_worker *slot)
 {
     serving = &shared->sources[shared->good];
@@ -94,7 +104,7 @@ static int start_worker(struct shared *shared, struct shared_worker *slot)
     if (says(serving, "unhappy")) {
         return 3;
     }
-    signal(SIGTERM, on_term);
+    look_at_term();
     slot->ready = true;
     shared_wake_master(shared);
     return 0;

@@ -177,6 +177,28 @@ describe("a server that is told to end under load", function()
   end)
 end)
 
+describe("a server that is told to end while a worker is being replaced", function()
+  setup(function() start(1, "--shutdown-timeout", "30s") end)
+  teardown(stop)
+
+  it("answers those who wait for that worker, and exits 0", function()
+    server:write("scripts/long.lua", [[
+      local ends = os.clock() + 0.5
+      while os.clock() < ends do end]])
+    local offset = #server:log()
+    server.process:signal("HUP")
+    server:wait_log("reloaded", offset)
+    local victim = server:workers()[1]
+    support.shell.must("kill -9 " .. victim)
+    support.eventually("another worker", function()
+      local worker = server:workers()[1]
+      return worker and worker ~= victim
+    end)
+    assert_all_served(get_at_once(20, "/quick", function() server.process:signal("TERM") end))
+    assert.equal(0, server.process:wait())
+  end)
+end)
+
 describe("memory that a script has eaten up", function()
   setup(function() start(1, "--lua-memory", "32MiB") end)
   teardown(stop)
