@@ -27,7 +27,7 @@
 #include "vm.h"
 
 /* Loading holds the loop, so it must end well before the master gives the worker up. */
-enum { LOAD_LIMIT_S = 3, CHECK_LIMIT_S = 30 };
+enum { LOAD_LIMIT_S = 3 };
 
 static int parse_statements(struct generation *generation, const struct source *source,
                             struct error *err)
@@ -185,7 +185,8 @@ void load_check_start(struct load_check *check, struct generation *generation,
     memset(check, 0, sizeof *check);
     check->generation = generation;
     check->done = done;
-    tx_init(&check->tx, database, &options, clock_now() + SECONDS(CHECK_LIMIT_S), NULL);
+    /* Without a deadline: it waits however many do, since only a session can tell what is wrong. */
+    tx_init(&check->tx, database, &options, 0, NULL);
     struct batch *batch = tx_batch(&check->tx);
     batch->describe = true;
     batch->isolate = true;

@@ -166,3 +166,40 @@ describe("a server that does not watch its files", function()
     wait_version(server, 2)
   end)
 end)
+
+describe("a reload of a server that is overloaded", function()
+  local server
+
+  setup(function()
+    server = support.server.start {
+      script = [[
+        local app = require "moonpool"
+        app.get("/hold", { deadline = 60 }, function() return 200, app.db:query_row("select pg_sleep(0.3)") end)
+      ]],
+      statements = "-- name: get_one :one\nselect 1 as one;\n",
+      flags = { "--workers", "1", "--pool-max", "1", "--no-watch" },
+    }
+  end)
+  teardown(function() server:stop() end)
+
+  it("waits for a session to check the statements, instead of being refused", function()
+    for _ = 1, 4 do -- uses to go by, for who waits
+      assert.equal(200, server:get("/hold").status)
+    end
+    local connections = {}
+    for i = 1, 180 do -- 54 s
+      connections[i] = server:begin("GET", "/hold")
+    end
+    support.eventually("most to wait", function() return server:metric("pool_waiting") > 150 end)
+    local generation, offset = server:metric("generation"), #server:log()
+    server.process:signal("HUP")
+    support.eventually("the reload", function() return server:metric("generation") > generation end)
+    for _ = 1, 3 do -- the worker has turned
+      server:readyz()
+    end
+    for _, connection in ipairs(connections) do
+      connection:close()
+    end
+    assert.matches(" reloaded ", server:wait_log(" reload", offset))
+  end)
+end)
