@@ -67,7 +67,10 @@ describe("a database without space", function()
     if server then
       server:stop()
       cluster:stop()
-      support.shell.must("umount " .. cluster.folder .. "/data")
+      -- Its last process may take a moment.
+      support.eventually("nobody to use it", function()
+        return select(2, support.shell.run("umount " .. cluster.folder .. "/data")) == 0
+      end)
     end
     cluster:destroy()
   end)
