@@ -223,8 +223,13 @@ local function try_one(group, input, index)
   end
 end
 
+-- A statement that DDL has made stale is fresh the next time.
+local function is_stale(err)
+  return type(err) == "table" and err.sqlstate == "0A000"
+end
+
 local function fail_group(group, inputs, err)
-  if #inputs == 1 or (type(err) == "table" and FINAL[err.code]) then
+  if (#inputs == 1 and not is_stale(err)) or (type(err) == "table" and FINAL[err.code]) then
     refuse_all(#inputs, err)
   else
     for i, input in ipairs(inputs) do

@@ -156,6 +156,15 @@ describe("DDL under a running server", function()
     end)
   end
 
+  it("is not noticed by a group of one that is first to meet it", function()
+    server.db:exec("alter table items add column first integer")
+    finally(function() server.db:exec("alter table items drop column first") end)
+    for _ = 1, 8 do
+      local answer = server:post("/together/1")
+      assert.equal(200, answer.status, answer.body)
+    end
+  end)
+
   it("aside, a function that ends all prepared statements is not noticed", function()
     for _, request in ipairs(REQUESTS) do
       at_once { "POST", "/forget/1" }
