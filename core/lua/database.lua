@@ -223,13 +223,10 @@ local function try_one(group, input, index)
   end
 end
 
--- A statement that DDL has made stale is fresh the next time.
-local function is_stale(err)
-  return type(err) == "table" and err.sqlstate == "0A000"
-end
-
+-- What a member did alone would fail again, unless it was others' doing.
 local function fail_group(group, inputs, err)
-  if (#inputs == 1 and not is_stale(err)) or (type(err) == "table" and FINAL[err.code]) then
+  local alone = #inputs == 1 and not is_conflict(err)
+  if alone or (type(err) == "table" and FINAL[err.code]) then
     refuse_all(#inputs, err)
   else
     for i, input in ipairs(inputs) do
