@@ -17,7 +17,6 @@
 #include "bind_tx.h"
 #include "error.h"
 #include "handling.h"
-#include "pg_result.h"
 #include "request.h"
 #include "vm.h"
 
@@ -50,27 +49,15 @@ static struct batch_item *last_item(struct script_tx *script_tx)
     return &batch->items[batch->count - 1];
 }
 
-/* Of described statements the load has checked them. */
-static void check_columns(lua_State *L, const struct batch_item *item)
-{
-    if (!item->statement->described && pg_result_rows(item->result) > 0) {
-        bind_row_check_columns(L, item->result);
-    }
-}
-
 static int push_rows(lua_State *L, struct script_tx *script_tx)
 {
-    struct batch_item *item = last_item(script_tx);
-    check_columns(L, item);
-    bind_rows_push(L, item->statement, &item->result);
+    bind_rows_push(L, last_item(script_tx));
     return 1;
 }
 
 static int push_row(lua_State *L, struct script_tx *script_tx)
 {
-    struct batch_item *item = last_item(script_tx);
-    check_columns(L, item);
-    bind_row_push_first(L, item->statement, &item->result);
+    bind_row_push_first(L, last_item(script_tx));
     return 1;
 }
 
@@ -83,11 +70,10 @@ static int push_count(lua_State *L, struct script_tx *script_tx)
 static void push_by_kind(lua_State *L, struct batch_item *item)
 {
     enum statement_kind kind = item->statement->kind;
-    check_columns(L, item);
     if (kind == STATEMENT_ONE) {
-        bind_row_push_first(L, item->statement, &item->result);
+        bind_row_push_first(L, item);
     } else if (kind == STATEMENT_MANY || (kind == STATEMENT_TEXT && item->result)) {
-        bind_rows_push(L, item->statement, &item->result);
+        bind_rows_push(L, item);
     } else {
         lua_pushinteger(L, item->count);
     }

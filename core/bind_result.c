@@ -3,32 +3,53 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include <lua.h>
 
+#include "batch.h"
 #include "bind_error.h"
 #include "error.h"
 #include "generation.h"
 #include "pg_result.h"
 #include "pgtype.h"
 #include "row_form.h"
+#include "statement.h"
 #include "vm.h"
 
-void bind_result_take(lua_State *L, struct bind_result *held, const struct statement *statement,
-                      struct pg_result **result)
+static int refuse_columns(lua_State *L, const struct batch_item *item)
 {
     struct error err;
-    size_t bytes = pg_result_memory(*result);
-    held->vm = vm_of(L);
-    if (!vm_charge(held->vm, bytes)) {
-        error_set(&err, ERROR_MEMORY,
-                  "the results of this request need more memory than it may have");
-        bind_error_raise(L, &err);
+    shape_check(item->result, &err);
+    snprintf(err.where, sizeof err.where, "%s:%d", item->source, item->line);
+    if (item->statement->name) {
+        snprintf(err.statement, sizeof err.statement, "%s", item->statement->name);
     }
+    return bind_error_raise(L, &err);
+}
+
+static int refuse_memory(lua_State *L)
+{
+    struct error err;
+    error_set(&err, ERROR_MEMORY, "the results of this request need more memory than it may have");
+    return bind_error_raise(L, &err);
+}
+
+/* The load has checked the columns of named statements, but DDL may have changed them since. */
+void bind_result_take(lua_State *L, struct bind_result *held, struct batch_item *item)
+{
+    struct row_form *form = row_forms_get(&generation_of(L)->forms, item->statement, item->result);
+    size_t bytes = pg_result_memory(item->result);
+    bool sound = form->sound || pg_result_rows(item->result) == 0;
+    held->vm = vm_of(L);
+    if (!sound || !vm_charge(held->vm, bytes)) {
+        row_form_release(form);
+        sound ? refuse_memory(L) : refuse_columns(L, item);
+    }
+    held->form = form;
     held->bytes = bytes;
-    held->result = *result;
-    *result = NULL;
-    held->form = row_forms_get(&generation_of(L)->forms, statement, held->result);
+    held->result = item->result;
+    item->result = NULL;
 }
 
 void bind_result_release(struct bind_result *held)

@@ -7,11 +7,11 @@
 
 #include "buffer.h"
 
+struct batch_item;
 struct error;
 struct lua_State;
 struct pg_result;
 struct row_form;
-struct statement;
 struct vm;
 
 /* Zeroed before it takes a result, and after it has released it. */
@@ -23,10 +23,10 @@ struct bind_result {
     struct buffer scratch;    /* owned; for bind_value_push() */
 };
 
-/* Takes over `*result`, and sets it to NULL as soon as it has; raises ERROR_MEMORY instead if it
- * needs more memory than is left. */
-void bind_result_take(struct lua_State *L, struct bind_result *held,
-                      const struct statement *statement, struct pg_result **result);
+/* Takes over the item's result, and sets that to NULL as soon as it has. Raises instead
+ * ERROR_SCRIPT if its columns make no row, see shape_check(), and ERROR_MEMORY if it needs more
+ * memory than is left. */
+void bind_result_take(struct lua_State *L, struct bind_result *held, struct batch_item *item);
 void bind_result_release(struct bind_result *held);
 
 /* To be called before bind_result_write(). -1 with ERROR_SCRIPT if a column's name is not valid

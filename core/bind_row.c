@@ -38,14 +38,6 @@ struct unread {
 
 /* Rows. */
 
-void bind_row_check_columns(lua_State *L, const struct pg_result *result)
-{
-    struct error err;
-    if (shape_check(result, &err) != 0) {
-        bind_error_raise(L, &err);
-    }
-}
-
 /* The metatable of rows whose columns are all values. */
 static void push_plain_kind(lua_State *L, const struct pg_result *result)
 {
@@ -201,12 +193,11 @@ static void forget(struct handling *handling, struct unread *unread)
     release(&unread->holding);
 }
 
-static struct unread *keep(lua_State *L, struct handling *handling,
-                           const struct statement *statement, struct pg_result **result)
+static struct unread *keep(lua_State *L, struct handling *handling, struct batch_item *item)
 {
     struct unread *unread = arena_zalloc(&handling->request->arena, sizeof *unread);
     unread->holding.release = release;
-    bind_result_take(L, &unread->held, statement, result);
+    bind_result_take(L, &unread->held, item);
     unread->number = ++handling->runner->last_row;
     list_append(&handling->unread, &unread->holding.link);
     handling->unread_count++;
@@ -253,16 +244,16 @@ static void read(lua_State *L, int table)
     forget(handling, unread);
 }
 
-void bind_row_push_first(lua_State *L, const struct statement *statement, struct pg_result **result)
+void bind_row_push_first(lua_State *L, struct batch_item *item)
 {
     struct handling *handling = handling_of(L);
-    if (pg_result_rows(*result) == 0) {
+    if (pg_result_rows(item->result) == 0) {
         lua_pushnil(L);
-        pg_result_free(*result);
-        *result = NULL;
+        pg_result_free(item->result);
+        item->result = NULL;
         return;
     }
-    struct unread *unread = keep(L, handling, statement, result);
+    struct unread *unread = keep(L, handling, item);
     push_unread(L, unread);
     if (handling->unread_count > MOST_UNREAD) {
         read(L, lua_gettop(L));

@@ -4,9 +4,8 @@
 #ifndef MOONPOOL_BIND_ROWS_H
 #define MOONPOOL_BIND_ROWS_H
 
+struct batch_item;
 struct lua_State;
-struct pg_result;
-struct statement;
 
 /* A result is freed when its request ends, or before by the collector; rows that were looked at are
  * plain tables and live on. Its memory counts against the limit of the Lua state. */
@@ -14,9 +13,8 @@ struct statement;
 /* Makes the metatables. Once per lua_State. */
 void bind_rows_open(struct lua_State *L);
 
-/* Pushes the result. `*result` is taken over and set to NULL as soon as Lua owns it, so that an
- * error on the way loses nothing. */
-void bind_rows_push(struct lua_State *L, const struct statement *statement,
-                    struct pg_result **result);
+/* Pushes the result. The item's result is taken over and set to NULL as soon as Lua owns it, so
+ * that an error on the way loses nothing: see bind_result_take(). */
+void bind_rows_push(struct lua_State *L, struct batch_item *item);
 
 #endif

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "arena.h"
+#include "error.h"
 #include "json.h"
 #include "pg_result.h"
 #include "statement.h"
@@ -44,9 +45,11 @@ static void add_members(struct row_form *form)
 
 static struct row_form *create(const struct pg_result *result)
 {
+    struct error ignored;
     struct row_form *form = memory_zalloc(sizeof *form);
     form->holders = 1;
     form->columns = pg_result_copy_columns(result);
+    form->sound = shape_check(form->columns, &ignored) == 0;
     form->writable = true;
     shape_init(&form->shape, form->columns);
     if (form->shape.member) {

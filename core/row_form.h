@@ -27,6 +27,7 @@ struct row_form {
     struct shape shape;         /* owned; of the columns */
     struct row_form_text *text; /* owned; of each member, or each column where none is an object */
     struct buffer texts;        /* owned */
+    bool sound;                 /* shape_check() finds nothing wrong with them */
     bool writable;              /* every name is valid UTF-8 */
 };
 

@@ -40,9 +40,6 @@ static bool is_value(const struct pg_result *result, const char *prefix, size_t 
 static bool stands_apart(const struct pg_result *result, int column, size_t length)
 {
     const char *name = pg_result_name(result, column);
-    if (column == 0 || is_within(result, column - 1, name, length)) {
-        return false;
-    }
     for (int before = 0; before < column; before++) {
         if (is_within(result, before, name, length)) {
             return true;
@@ -55,6 +52,9 @@ static int check_object(const struct pg_result *result, int column, size_t lengt
                         struct error *err)
 {
     const char *name = pg_result_name(result, column);
+    if (column > 0 && is_within(result, column - 1, name, length)) {
+        return 0; /* It was checked there. */
+    }
     if (is_value(result, name, length)) {
         return error_set(err, ERROR_SCRIPT,
                          "column \"%s\" makes an object of \"%.*s\", and another column is named "

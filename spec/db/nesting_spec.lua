@@ -238,7 +238,8 @@ describe("columns with dots in their names", function()
       for _, path in ipairs { "/select", "/select-read", "/select-row" } do
         local mark = #server:log()
         support.problem(post(path, sql), 500, "script-error")
-        server:wait_log(message, mark)
+        local line = server:wait_log(message, mark)
+        assert.matches("where=scripts/owners%.lua:%d+", line)
       end
     end)
   end
@@ -251,6 +252,50 @@ describe("columns with dots in their names", function()
     end
     assert.same({ true, 2 }, get("/broken/finalizer"):json())
     assert.matches("taken the columns out", get("/broken-plain"):json()[2])
+  end)
+end)
+
+describe("the columns of a named statement that DDL has changed", function()
+  local server
+
+  setup(function()
+    server = support.server.start {
+      app = false,
+      script = [[
+        local app = require "moonpool"
+        app.get("/rows", function() return app.db:query("get_all") end)
+        app.get("/row", function() return app.db:query_row("get_all") end)
+        app.get("/batch", function()
+          app.db:queue("get_all")
+          return app.db:send_batch()
+        end)
+      ]],
+      statements = "-- name: get_all :many\nselect i.*, o.x from items i join others o using (id);",
+      migration = [[
+        create table items (id integer primary key, name text);
+        create table others (id integer primary key, x text);
+        insert into items values (1, 'a');
+        insert into others values (1, 'o');
+      ]],
+      flags = { "--workers", "1" },
+    }
+  end)
+  teardown(function() server:stop() end)
+
+  it("are refused where they make no row any more, and taken again when they do", function()
+    assert.equal('[{"id":1,"name":"a","x":"o"}]', server:get("/rows").body)
+    for columns, message in pairs { x = "two columns are named", ['"name.len"'] = "makes an object of" } do
+      server.db:exec(("alter table items add column %s text"):format(columns))
+      for _, path in ipairs { "/rows", "/row", "/batch" } do
+        local mark = #server:log()
+        support.problem(server:get(path), 500, "script-error")
+        local line = server:wait_log(message, mark)
+        assert.matches("statement=get_all", line)
+        assert.matches("where=scripts/spec%.lua:%d+", line)
+      end
+      server.db:exec(("alter table items drop column %s"):format(columns))
+      assert.equal('[{"id":1,"name":"a","x":"o"}]', server:get("/rows").body)
+    end
   end)
 end)
 
