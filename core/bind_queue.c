@@ -265,17 +265,27 @@ static void raise_at_item(lua_State *L, const struct batch *batch, const struct 
     bind_error_raise(L, err);
 }
 
+/* The type that a value is made for; 0 if unknown. */
+static uint32_t value_type(const struct batch_item *item, uint16_t i)
+{
+    const struct statement *statement = item->statement;
+    if (item->bulk) {
+        return bulk_element_type(item->bulk, i);
+    }
+    if (statement->kind == STATEMENT_BULK) {
+        return bulk_first_type(statement, i);
+    }
+    return statement->described ? statement->parameter_types[i] : 0;
+}
+
 /* Makes the values from index 3 on into the item's parameters. A script's __json runs in between:
  * what it queues would move the item, and overwrite what is being encoded. */
 static int set_parameters(lua_State *L, struct handling *handling, struct arena *arena,
                           struct batch_item *item, struct error *err)
 {
-    const struct statement *statement = item->statement;
     uint64_t queued = handling->queued;
     for (uint16_t i = 0; i < item->parameter_count; i++) {
-        uint32_t type = item->bulk             ? bulk_element_type(item->bulk, i)
-                        : statement->described ? statement->parameter_types[i]
-                                               : 0;
+        uint32_t type = value_type(item, i);
         int code = set_parameter(L, i + 3, type, &item->parameters[i], arena, handling, err);
         if (handling->queued != queued) {
             luaL_error(L, "a parameter's __json must not queue statements");
@@ -310,24 +320,52 @@ static struct batch_item *add_item(lua_State *L, struct batch *batch,
     return batch_add(batch, statement, (uint16_t)count, caller.short_src, caller.currentline);
 }
 
-/* The row goes through the item's parameters into its arrays, which copy it. */
+/* The row goes from the item's parameters into its arrays, which copy it. They are made for the
+ * first row that they take: behind one that is refused nothing is left to free. */
+static int add_row(struct batch_item *item, struct error *err)
+{
+    struct bulk *bulk = item->bulk;
+    if (!bulk) {
+        bulk = bulk_create(item->statement, item->parameter_count);
+    }
+    if (bulk_add(bulk, item->parameters, err) != 0) {
+        if (!item->bulk) {
+            bulk_destroy(bulk);
+        }
+        return -1;
+    }
+    item->bulk = bulk;
+    return 0;
+}
+
+static void set_row(lua_State *L, struct script_tx *script_tx, struct batch *batch,
+                    struct batch_item *item)
+{
+    struct error err;
+    arena_reset(&batch->row_arena);
+    memset(item->parameters, 0, item->parameter_count * sizeof *item->parameters);
+    if (set_parameters(L, script_tx->handling, &batch->row_arena, item, &err) != 0 ||
+        add_row(item, &err) != 0) {
+        err.row = item->bulk ? item->bulk->rows + 1 : 1;
+        raise_at_item(L, batch, item, &err);
+    }
+}
+
+/* What stands before the rows is sent when the first one fits: rows that are being gathered go on
+ * behind one of another statement that is refused. */
 static void queue_row(lua_State *L, struct script_tx *script_tx, struct batch *batch,
                       const struct statement *statement, int count)
 {
-    struct error err;
     struct batch_item *item = open_bulk(batch, statement, count);
-    if (!item) {
-        tx_stream_before_rows(&script_tx->tx);
-        item = add_item(L, batch, statement, count);
-        item->bulk = bulk_create(statement, (uint16_t)count);
+    if (item) {
+        set_row(L, script_tx, batch, item);
+        return;
     }
-    arena_reset(&batch->row_arena);
-    memset(item->parameters, 0, (size_t)count * sizeof *item->parameters);
-    if (set_parameters(L, script_tx->handling, &batch->row_arena, item, &err) != 0 ||
-        bulk_add(item->bulk, item->parameters, &err) != 0) {
-        err.row = item->bulk->rows + 1;
-        raise_at_item(L, batch, item, &err);
-    }
+    item = add_item(L, batch, statement, count);
+    batch_hold_back(batch);
+    set_row(L, script_tx, batch, item);
+    tx_stream_before_rows(&script_tx->tx);
+    batch_let_in(batch);
 }
 
 static void queue_statement(lua_State *L, struct script_tx *script_tx, struct batch *batch,

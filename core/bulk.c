@@ -42,9 +42,7 @@ static bool is_binary(uint32_t element)
 
 static void init_column(struct bulk_column *column, const struct statement *statement, uint16_t i)
 {
-    if (statement->described) {
-        pgtype_classify(statement->parameter_types[i], &column->element);
-    }
+    column->element = bulk_first_type(statement, i);
     column->binary = is_binary(column->element);
     buffer_init(&column->data);
     if (column->binary) {
@@ -81,6 +79,15 @@ void bulk_destroy(struct bulk *bulk)
 uint32_t bulk_element_type(const struct bulk *bulk, uint16_t column)
 {
     return bulk->columns[column].element;
+}
+
+uint32_t bulk_first_type(const struct statement *statement, uint16_t column)
+{
+    uint32_t element = 0;
+    if (statement->described) {
+        pgtype_classify(statement->parameter_types[column], &element);
+    }
+    return element;
 }
 
 static void add_integer(struct buffer *data, int32_t value)

@@ -25,8 +25,9 @@ struct bulk *bulk_create(const struct statement *statement, uint16_t column_coun
 void bulk_destroy(struct bulk *bulk);
 
 /* The type a value of this column is to be made a parameter of: the array's element; 0 if unknown.
- */
+ * The second is for a first row, which comes before the bulk. */
 uint32_t bulk_element_type(const struct bulk *bulk, uint16_t column);
+uint32_t bulk_first_type(const struct statement *statement, uint16_t column);
 
 /* Appends one row: a parameter per column, made for its element type. -1 with ERROR_INVALID,
  * nothing added, if one is not of that type. */

@@ -110,8 +110,8 @@ struct batch *tx_batch(struct tx *tx);
  * if that fails, `failed` and `untold` are set. */
 void tx_stream(struct tx *tx);
 
-/* The same before the first row of a :bulk statement is queued: that one goes when all its rows are
- * there, and what stands before it need not wait for them. */
+/* The same before a :bulk statement becomes part of the batch, with its first row: that one goes
+ * when all its rows are there, and what stands before it need not wait for them. */
 void tx_stream_before_rows(struct tx *tx);
 
 /* Forgets what is queued, and that a statement has failed: for going back to a savepoint, in state

@@ -100,6 +100,45 @@ app.post("/after-misfit", function()
   end)
 end)
 
+-- Each of these is refused by another part: its type in Lua, its value, its array.
+local MISFITS = { print, 1.5, "one" }
+
+app.post("/refused-first", function()
+  return 200, db:transaction(function(tx)
+    local rows = {}
+    for i, misfit in ipairs(MISFITS) do
+      local _, err = pcall(tx.queue, tx, "rename_things", misfit, "x")
+      rows[i] = type(err) == "table" and err.row or 0
+    end
+    tx:queue("select 7 as n")
+    local results = tx:send_batch()
+    return { n = results.n, seven = results[results.n][1].n, rows = rows }
+  end)
+end)
+
+app.post("/refused-between", function()
+  return 200, db:transaction(function(tx)
+    tx:exec("select 1") -- opens it, so that what stands before rows is sent ahead
+    tx:queue("count_things")
+    tx:queue("add_things", 1, 1, 1, "a", true, 1)
+    for _, misfit in ipairs(MISFITS) do
+      pcall(tx.queue, tx, "rename_things", misfit, "x")
+    end
+    tx:queue("add_things", 2, 1, 1, "b", true, 1)
+    local results = tx:send_batch()
+    return { n = results.n, count = results[2], rows = tx:query_row("count_things").n }
+  end)
+end)
+
+app.post("/refused-failing", function()
+  local _, err = pcall(db.transaction, db, function(tx)
+    pcall(tx.queue, tx, "rename_things", "one", "x")
+    tx:queue("select 1/0")
+    tx:send_batch()
+  end)
+  return 200, { item = err.item, sqlstate = err.sqlstate }
+end)
+
 app.post("/duplicate", function()
   return 200, db:transaction(function(tx)
     tx:queue("add_things", 1, 1, 1, "a", true, 1)
@@ -200,6 +239,15 @@ describe("a :bulk statement", function()
     assert.equal(1, seen.row)
     assert.equal(1, seen.count)
     assert.equal(1, server.db:count("things"))
+  end)
+
+  it("is no part of the batch when its first row is refused", function()
+    assert.same({ n = 1, seven = 7, rows = { 0, 1, 1 } }, server:post("/refused-first", {}):json())
+    assert.same({ item = 1, sqlstate = "22012" }, server:post("/refused-failing", {}):json())
+  end)
+
+  it("gathers on behind the refused first row of another", function()
+    assert.same({ n = 2, count = 2, rows = 2 }, server:post("/refused-between", {}):json())
   end)
 end)
 
