@@ -183,7 +183,7 @@ describe("a server that is told to end while a worker is being replaced", functi
 
   it("answers those who wait for that worker, and exits 0", function()
     server:write("scripts/long.lua", [[
-      local ends = os.clock() + 0.5
+      local ends = os.clock() + 0.2
       while os.clock() < ends do end]])
     local offset = #server:log()
     server.process:signal("HUP")
