@@ -58,6 +58,7 @@ void batch_reset(struct batch *batch)
     batch->isolate = false;
     batch->commit = false;
     batch->read_only = false;
+    batch->stale = false;
     memset(&batch->error, 0, sizeof batch->error);
 }
 
@@ -78,6 +79,7 @@ void batch_rewind(struct batch *batch)
         batch->items[i].result = NULL;
         batch->items[i].state = ITEM_QUEUED;
     }
+    batch->stale = false;
     memset(&batch->error, 0, sizeof batch->error);
 }
 

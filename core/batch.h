@@ -48,6 +48,7 @@ struct batch {
     bool isolate;       /* a Sync after each item: one that fails takes no other with it */
     bool commit;        /* the last item is COMMIT */
     bool read_only;     /* by our own wish: that it writes is not the session's fault */
+    bool stale;         /* its failure is that a prepared statement is: that one took no effect */
     struct error error; /* the first failure; ERROR_NONE if there is none */
 };
 

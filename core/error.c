@@ -82,9 +82,3 @@ enum error_code error_from_status(int status)
     }
     return ERROR_REFUSED;
 }
-
-bool error_is_stale_statement(const struct error *err)
-{
-    return strcmp(err->sqlstate, "26000") == 0 || strcmp(err->sqlstate, "0A000") == 0 ||
-           strcmp(err->sqlstate, "XX000") == 0;
-}

@@ -72,10 +72,6 @@ int error_set(struct error *err, enum error_code code, const char *format, ...)
 /* Prints it for whoever started the program, on standard error. */
 void error_print(const struct error *err);
 
-/* True for a prepared statement that the server lost (26000), whose plan it will not run any more
- * (0A000), or whose types are gone (XX000): it took no effect, and prepared anew it may well do. */
-bool error_is_stale_statement(const struct error *err);
-
 /* The code whose kind has this slug; ERROR_SCRIPT if there is none. */
 enum error_code error_from_slug(const char *slug);
 

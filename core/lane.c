@@ -249,13 +249,13 @@ static void be_patient(struct lane *lane)
 
 /* Calls. */
 
-/* 25006: it writes; the others: its preparation is stale. A read that broke with its session can be
+/* 25006: it writes. What is stale is prepared anew, and a read that broke with its session can be
  * read again. */
 static bool must_move(const struct batch *batch)
 {
     const struct error *err = &batch->error;
-    return strcmp(err->sqlstate, "25006") == 0 || error_is_stale_statement(err) ||
-           err->code == ERROR_UNAVAILABLE || batch->items[0].state == ITEM_SKIPPED;
+    return strcmp(err->sqlstate, "25006") == 0 || batch->stale || err->code == ERROR_UNAVAILABLE ||
+           batch->items[0].state == ITEM_SKIPPED;
 }
 
 static void on_done(struct pg_run *run)

@@ -12,6 +12,7 @@
 #include "error.h"
 #include "pg_pipeline_parts.h"
 #include "pg_result.h"
+#include "sql.h"
 #include "statement.h"
 
 /* Statements from which on results are packed, and how far back one like them is looked for. */
@@ -63,15 +64,13 @@ static size_t find_row(const struct batch_item *item, const struct pg_result *re
     return value ? bulk_find_row(item->bulk, value, length, duplicate) : 0;
 }
 
-/* Where DDL has changed one result it will have changed others, and who prepares the statement anew
- * will have its new result: a failure of nobody's doing, like those of concurrent transactions. */
+/* Where DDL has changed one result it will have changed others. */
 static void note_stale(struct pipeline *pipeline, const struct statement *statement,
-                       const struct pg_result *result, struct error *err)
+                       const struct pg_result *result, const struct error *err)
 {
     if (pg_result_is_outdated(result)) {
         pipeline->outdated = true;
         prepared_renew_all(&pipeline->prepared);
-        err->code = ERROR_SERIALIZATION;
     } else if (strcmp(err->sqlstate, "26000") == 0) {
         prepared_renew_all(&pipeline->prepared);
     } else {
@@ -79,9 +78,17 @@ static void note_stale(struct pipeline *pipeline, const struct statement *statem
     }
 }
 
+/* What is stale may stand within a procedure, which may have committed before it met that. */
+static bool took_no_effect(const struct statement *statement, const struct pg_result *result)
+{
+    return !pg_result_has_context(result) || !sql_may_end_transaction(statement->sql, false);
+}
+
 static void take_failure(struct pipeline *pipeline, struct batch *batch, size_t index,
                          struct pg_result *result)
 {
+    const struct statement *statement = batch->items[index].statement;
+    bool stale = pg_result_is_stale(result), undone = took_no_effect(statement, result);
     struct error err;
     pg_result_error(result, &err, NULL);
     err.row = find_row(&batch->items[index], result, &err);
@@ -89,8 +96,15 @@ static void take_failure(struct pipeline *pipeline, struct batch *batch, size_t 
         pipeline->retire = true;
         pipeline->refused_write |= strcmp(err.sqlstate, "25006") == 0;
     }
-    if (error_is_stale_statement(&err)) {
-        note_stale(pipeline, batch->items[index].statement, result, &err);
+    if (stale) {
+        note_stale(pipeline, statement, result, &err);
+    }
+    if (undone && pg_result_is_outdated(result)) {
+        /* Of nobody's doing: who prepares it anew will have its new result. */
+        err.code = ERROR_SERIALIZATION;
+    }
+    if (batch->error.code == ERROR_NONE) {
+        batch->stale = stale && undone;
     }
     pg_result_free(batch->items[index].result);
     batch->items[index].result = result;

@@ -260,11 +260,35 @@ void pg_result_error(const struct pg_result *result, struct error *err, int *ret
     }
 }
 
-/* 0A000 is said of much else; the function that says it is the same in all languages. */
+/* The codes are said of much else; the function that says them is the same in all languages. */
+static bool is_said_by(const struct pg_result *result, const char *sqlstate, const char *function)
+{
+    return strcmp(field(result, PG_DIAG_SQLSTATE), sqlstate) == 0 &&
+           strcmp(field(result, PG_DIAG_SOURCE_FUNCTION), function) == 0;
+}
+
 bool pg_result_is_outdated(const struct pg_result *result)
 {
-    return strcmp(field(result, PG_DIAG_SQLSTATE), "0A000") == 0 &&
-           strcmp(field(result, PG_DIAG_SOURCE_FUNCTION), "RevalidateCachedQuery") == 0;
+    return is_said_by(result, "0A000", "RevalidateCachedQuery");
+}
+
+/* Internal errors come from many functions, and in English only. */
+static bool misses_object(const struct pg_result *result)
+{
+    static const char start[] = "cache lookup failed for ";
+    return strcmp(field(result, PG_DIAG_SQLSTATE), "XX000") == 0 &&
+           strncmp(field(result, PG_DIAG_MESSAGE_PRIMARY), start, strlen(start)) == 0;
+}
+
+bool pg_result_is_stale(const struct pg_result *result)
+{
+    return is_said_by(result, "26000", "FetchPreparedStatement") || pg_result_is_outdated(result) ||
+           misses_object(result);
+}
+
+bool pg_result_has_context(const struct pg_result *result)
+{
+    return *field(result, PG_DIAG_CONTEXT) != '\0';
 }
 
 /* What stands between the first `open` and the last `close`; NULL if nothing does. */

@@ -50,6 +50,14 @@ uint32_t pg_result_parameter_type(const struct pg_result *result, int parameter)
  * `ret_position`, if not NULL, receives the 1-based character in the statement, or 0. */
 void pg_result_error(const struct pg_result *result, struct error *err, int *ret_position);
 
+/* True if it failed because what was prepared is: the server lost it (26000), will not run its plan
+ * any more (0A000), or misses what it refers to (XX000). */
+bool pg_result_is_stale(const struct pg_result *result);
+
+/* True if it failed within something, like a function, rather than before it was run. A parameter
+ * counts as something, too. */
+bool pg_result_has_context(const struct pg_result *result);
+
 /* True if it failed because DDL has changed what the prepared statement returns. */
 bool pg_result_is_outdated(const struct pg_result *result);
 

@@ -4,7 +4,6 @@
 #include "sql.h"
 
 #include <ctype.h>
-#include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
 #include <strings.h>
@@ -31,6 +30,14 @@ static const char *const lasting_texts[] = {
     "dblink_connect",
     NULL,
 };
+
+/* Statements that end no transaction wherever they are run, nor do the functions in them. */
+static const char *const inner_words[] = {
+    "select", "insert", "update", "delete",    "merge",   "values", "table",
+    "with",   "set",    "lock",   "savepoint", "release", "notify", NULL,
+};
+
+static const char *const ending_words[] = {"commit", "end", "rollback", "abort", "prepare", NULL};
 
 static const char *const load_words[] = {"load", NULL};
 static const char *const query_words[] = {"select", "with", NULL};
@@ -147,12 +154,28 @@ static bool is_harmless(const char *first)
     return *first == '\0' || is_one_of(first, harmless_words);
 }
 
-enum sql_traces sql_traces(const char *sql)
+static const char *first_word_in_parentheses(const char *sql)
 {
     const char *first = sql_first_word(sql);
     while (*first == '(') {
         first = sql_first_word(first + 1);
     }
+    return first;
+}
+
+bool sql_may_end_transaction(const char *sql, bool in_block)
+{
+    const char *first = first_word_in_parentheses(sql);
+    if (in_block) {
+        /* A semicolon may stand in front of it. */
+        return word_length(first) == 0 || is_one_of(first, ending_words);
+    }
+    return !is_one_of(first, inner_words);
+}
+
+enum sql_traces sql_traces(const char *sql)
+{
+    const char *first = first_word_in_parentheses(sql);
     if (is_one_of(first, load_words) || has_one_of(sql, lasting_texts)) {
         return SQL_LASTING_TRACES;
     }

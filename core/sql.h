@@ -3,6 +3,8 @@
 #ifndef MOONPOOL_SQL_H
 #define MOONPOOL_SQL_H
 
+#include <stdbool.h>
+
 /* What a statement may leave behind in its session when its transaction has ended. */
 enum sql_traces {
     SQL_NO_TRACES,
@@ -20,6 +22,10 @@ const char *sql_skip_block_comment(const char *at, const char *end);
 
 /* The text from its first word on: behind white space and comments. */
 const char *sql_first_word(const char *sql);
+
+/* False if it surely neither commits nor rolls back by itself. In a transaction block only COMMIT
+ * and its like do; outside of one, what CALL and DO run may, and some DDL does. */
+bool sql_may_end_transaction(const char *sql, bool in_block);
 
 /* Finds all that plain SQL can leave; not what a function does inside. */
 enum sql_traces sql_traces(const char *sql);

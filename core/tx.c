@@ -157,12 +157,13 @@ static void start(struct tx *tx)
 
 /* A statement that the server knows no more, or whose result has changed, took no effect: the batch
  * may be sent again where it was a transaction of its own, or the beginning of one, of which the
- * script has seen nothing yet. Another stale one may show behind it then. */
+ * script has seen nothing yet, and which nothing in it may have committed. Another stale one may
+ * show behind it then. */
 static bool may_resend(const struct tx *tx)
 {
-    const struct error *err = &tx->batch.error;
     bool is_first = tx->options.autocommit || tx->batch.hidden > 0;
-    return is_first && error_is_stale_statement(err) && err->item + 1 > tx->resent;
+    return is_first && tx->batch.stale && tx->batch.error.item + 1 > tx->resent &&
+           !tx_may_have_ended(tx);
 }
 
 static void resend(struct tx *tx)

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "sql.h"
+#include "statement.h"
 #include "tx_parts.h"
 
 /* The batch carries its own commit: COMMIT, or the Sync behind statements that stand for
@@ -49,9 +51,25 @@ void tx_tell_timeout(struct tx *tx)
               "the transaction took longer than its timeout, and was rolled back");
 }
 
+bool tx_may_have_ended(const struct tx *tx)
+{
+    const struct batch *batch = &tx->batch;
+    for (size_t i = batch->hidden; i < batch->count; i++) {
+        const struct batch_item *item = &batch->items[i];
+        if (item->state == ITEM_DONE &&
+            sql_may_end_transaction(item->statement->sql, !tx->options.autocommit)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void tx_note_outcome(struct tx *tx)
 {
     tx->error = tx->batch.error;
+    if (tx->batch.stale && tx_may_have_ended(tx)) {
+        tx->error.code = ERROR_DATABASE; /* Nobody is to do it again. */
+    }
     if (outcome_is_unknown(tx)) {
         error_set(&tx->error, ERROR_OUTCOME_UNKNOWN, "COMMIT was sent, but its answer was lost");
     }

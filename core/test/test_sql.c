@@ -74,6 +74,32 @@ static const struct {
     {"select pg_replication_origin_session_setup('a')", SQL_LASTING_TRACES},
 };
 
+static const struct {
+    const char *sql;
+    bool in_block;
+    bool outside;
+} endings[] = {
+    {"select 1", false, false},
+    {"/* a */ (\nSELECT 1) union (select 2)", false, false},
+    {"with x as (insert into t values (1)) select 1", false, false},
+    {"set local statement_timeout = 1", false, false},
+    {"savepoint s", false, false},
+
+    {"call p()", false, true},
+    {"DO $$ begin commit; end $$", false, true},
+    {"create index concurrently on t (a)", false, true},
+    {"vacuum", false, true},
+
+    {"commit work", true, true},
+    {"-- a\nCOMMIT", true, true},
+    {"end", true, true},
+    {"rollback", true, true},
+    {"abort", true, true},
+    {"prepare transaction 'a'", true, true},
+    {"; commit", true, true},
+    {"", true, true},
+};
+
 int main(void)
 {
     for (size_t i = 0; i < sizeof first_words / sizeof *first_words; i++) {
@@ -82,6 +108,12 @@ int main(void)
     }
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         check_int(sql_traces(rows[i].sql), rows[i].traces, "case %zu", i);
+    }
+    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
+        check_int(sql_may_end_transaction(endings[i].sql, true), endings[i].in_block,
+                  "case %zu in a block", i);
+        check_int(sql_may_end_transaction(endings[i].sql, false), endings[i].outside,
+                  "case %zu outside", i);
     }
     return test_end();
 }

@@ -197,3 +197,108 @@ describe("DDL under a running server", function()
     assert.equal(200, meet("/retried/1").status)
   end)
 end)
+
+local COMMITTING_MIGRATION = [[
+create table items (id integer primary key, name text not null);
+insert into items values (1, 'item');
+create table logbook (text text);
+create procedure log_and_commit(line text) language plpgsql as $$
+begin
+  insert into logbook values (line);
+  commit;
+end $$;
+create procedure commit_and_fail(line text, state text) language plpgsql as $$
+begin
+  call log_and_commit(line);
+  raise exception 'failed on purpose' using errcode = state;
+end $$;
+create sequence numbers;
+create function fail(state text) returns void language plpgsql as $$
+begin
+  raise exception 'failed on purpose' using errcode = state;
+end $$;
+]]
+
+local COMMITTING_STATEMENTS = [[
+-- name: get_items :many
+select * from items;
+
+-- name: log_and_commit :exec
+call log_and_commit($1);
+]]
+
+local COMMITTING_SCRIPT = [[
+local app = require "moonpool"
+local db = app.db
+
+app.get("/items", function() return 200, db:query("get_items") end)
+app.post("/batch", function()
+  db:queue("log_and_commit", "batch")
+  db:queue("insert into logbook values ('behind the procedure')")
+  db:queue("get_items")
+  return 200, db:send_batch()
+end)
+app.post("/transaction", function()
+  return 200, db:transaction({ retries = 3 }, function(tx)
+    tx:queue("insert into logbook values ('transaction')")
+    tx:queue("commit work")
+    tx:queue("get_items")
+    return tx:send_batch()
+  end)
+end)
+app.post("/call/{state}", function(req)
+  return 200, db:exec("call commit_and_fail('call ' || $1, $1)", req.params.state)
+end)
+app.post("/number/{state}", function(req)
+  db:queue("select nextval('numbers')")
+  db:queue("select fail($1)", req.params.state)
+  return 200, db:send_batch()
+end)
+app.post("/do/{state}", function(req)
+  return 200, db:exec("do $$ begin call commit_and_fail('do " .. req.params.state .. "', '"
+    .. req.params.state .. "'); end $$")
+end)
+]]
+
+describe("what commits by itself", function()
+  local server
+
+  -- One session, so that it is the first to meet a change.
+  setup(function()
+    server = support.server.start {
+      script = COMMITTING_SCRIPT,
+      statements = COMMITTING_STATEMENTS,
+      migration = COMMITTING_MIGRATION,
+      flags = { "--workers", "1", "--lanes", "0", "--pool-max", "1", "--no-watch" },
+    }
+  end)
+  teardown(function() server:stop() end)
+  before_each(function() server.db:exec("truncate logbook") end)
+
+  local function logbook() return server.db:value("select string_agg(text, ', ') from logbook") end
+
+  for _, case in ipairs { { "a procedure", "batch" }, { "COMMIT", "transaction" } } do
+    it("is not done again, be it " .. case[1] .. " in front of a statement that DDL has changed", function()
+      assert.equal(200, server:get("/items").status)
+      server.db:exec("alter table items add column " .. case[2] .. " integer")
+      support.problem(server:post("/" .. case[2]), 500, "database-error")
+      assert.equal(case[2], logbook())
+      assert.equal(200, server:get("/items").status)
+    end)
+  end
+
+  for _, state in ipairs { "26000", "0A000", "XX000" } do
+    it("is not done again when it fails like a stale statement: " .. state, function()
+      support.problem(server:post("/call/" .. state), 500, "database-error")
+      assert.equal("call " .. state, logbook())
+      support.problem(server:post("/do/" .. state), 500, "database-error")
+      assert.equal("call " .. state .. ", do " .. state, logbook())
+    end)
+
+    it("is not done again for a function that fails like a stale statement: " .. state, function()
+      local before = server.db:value("select nextval('numbers')")
+      support.problem(server:post("/number/" .. state), 500, "database-error")
+      assert.equal(before + 2, server.db:value("select nextval('numbers')"))
+    end)
+  end
+end)
