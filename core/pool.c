@@ -29,6 +29,7 @@ void pool_publish(struct pool *pool)
     atomic_store(&pool->slot->opening, (uint32_t)list_length(&pool->opening));
     atomic_store(&pool->slot->idle, (uint32_t)list_length(&pool->idle));
     atomic_store(&pool->slot->lent, (uint32_t)list_length(&pool->lent));
+    atomic_store(&pool->slot->lends, pool_can_lend(pool));
     atomic_store(&pool->slot->waiting, pool->waiting);
 }
 
@@ -229,6 +230,7 @@ void pool_lost(struct pool *pool, struct pg *pg)
 void pool_attend(struct pool *pool)
 {
     pool_heed_forsaken(pool);
+    pool_heed_silence(pool);
     pool_serve(pool);
 }
 
@@ -244,6 +246,7 @@ void pool_init(struct pool *pool, struct loop *loop, struct helper *helper,
     pool->slot = slot;
     pool->options = *options;
     pool->forsaken = atomic_load(&shared->forsaken);
+    pool->silences = atomic_load(&shared->silences);
     list_init(&pool->opening);
     list_init(&pool->idle);
     list_init(&pool->lent);

@@ -51,7 +51,9 @@ struct pool {
     struct timer telling;   /* those refused are told */
     struct timer housework; /* lifetimes, idle times, the minimum */
     struct timer burial;    /* permits of a dead worker return */
-    uint64_t silent_since;  /* when a session first fell silent since one answered; 0 if none did */
+    uint64_t silent_since;  /* a session fell silent, and none has answered or could be lent since
+                               then; 0 if none did */
+    uint64_t silences;      /* how often one was heard to fall silent, in any worker */
     uint64_t forsaken;      /* how often the server was found to take no writes any more */
     uint64_t forsaken_at;   /* when this was last heard of; 0 for never */
     uint64_t answered_at;   /* when a session was last opened, or came back whole */

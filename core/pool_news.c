@@ -1,6 +1,6 @@
 /* What one session shows of the database concerns those of all workers: that DDL has made stale
- * what is prepared, or that the server takes no writes any more. Each piece of news is a count in
- * shared memory; who has heard of fewer acts on it. */
+ * what is prepared, that the server takes no writes any more, or that it does not answer. Each
+ * piece of news is a count in shared memory; who has heard of fewer acts on it. */
 #include "pool.h"
 
 #include "log.h"
@@ -67,5 +67,21 @@ void pool_heed_forsaken(struct pool *pool)
         pool->forsaken = forsaken;
         pool->forsaken_at = pool->loop->now;
         forsake(pool);
+    }
+}
+
+void pool_tell_silence(struct pool *pool)
+{
+    atomic_fetch_add(&pool->shared->silences, 1);
+    shared_wake_all(pool->shared);
+    pool_heed_silence(pool);
+}
+
+void pool_heed_silence(struct pool *pool)
+{
+    uint64_t silences = atomic_load(&pool->shared->silences);
+    if (pool->silences != silences) {
+        pool->silences = silences;
+        pool_check_idle(pool);
     }
 }

@@ -65,11 +65,20 @@ void pool_look_for_server(struct pool *pool);
 /* Closes a session that is on one of the lists. */
 void pool_retire(struct pool *pool, struct pg *pg);
 
+/* Has those that rest show that the server is there: none is lent before. */
+void pool_check_idle(struct pool *pool);
+
 /* The session is IDLE: it is kept and lent on, or closed if it is old or worn. */
 void pool_on_idle(struct pg *pg);
 
 /* pool_news.c. Gives up all sessions if the server was found to take no writes any more. */
 void pool_heed_forsaken(struct pool *pool);
+
+/* One of our sessions fell silent: those that rest are checked, in all workers. */
+void pool_tell_silence(struct pool *pool);
+
+/* Checks those that rest if a session of another worker fell silent. */
+void pool_heed_silence(struct pool *pool);
 
 /* pool_session.c. Of the timer `housework`: lifetimes, idle times, the minimum. */
 void pool_on_housework(struct timer *timer);

@@ -16,8 +16,10 @@ enum { BACKOFF_MS = 50, LONGEST_BACKOFF_MS = 800, HOUSEWORK_MS = 1000 };
 /* A server that answered this lately is there. */
 enum { ANSWERING_S = 5 };
 
-/* A server on which sessions fall silent, while none is left that works, is away after so long. */
-enum { SILENCE_MS = 1000 };
+/* A server on which sessions fall silent, while no worker has one left that works, is away after so
+ * long: more than from one look to the next, since one that a worker gives up for another is
+ * nobody's for a moment. */
+enum { SILENCE_MS = 1500 };
 
 static void on_failed(struct pg *pg, const struct error *err);
 static void on_cancel(struct pg *pg);
@@ -101,7 +103,7 @@ static void note_success(struct pool *pool)
 /* The others hold all the permits: what they know of the database has to do. */
 static void learn_from_others(struct pool *pool)
 {
-    if (atomic_load(&pool->shared->database_up)) {
+    if (atomic_load(&pool->shared->database_up) || shared_can_lend(pool->shared)) {
         note_success(pool);
         return;
     }
@@ -193,13 +195,19 @@ static void check(struct pool *pool, struct pg *pg)
     pg_check(pg);
 }
 
-/* The others may be silent too, and are not to be lent before they have answered. */
-static void note_silence(struct pool *pool)
+void pool_check_idle(struct pool *pool)
 {
     struct list *item, *following;
     list_for_each (item, following, &pool->idle) {
         check(pool, list_entry(item, struct pg, link));
     }
+    pool_publish(pool);
+}
+
+/* The others may be silent too, and are not to be lent before they have answered. */
+static void note_silence(struct pool *pool)
+{
+    pool_tell_silence(pool);
     pool->silent_since = pool->silent_since ? pool->silent_since : pool->loop->now;
 }
 
@@ -218,6 +226,7 @@ static void on_failed(struct pg *pg, const struct error *err)
         log_event(LOG_WARN, "session lost", "%s", err->message);
         pool_look_for_server(pool);
     }
+    pool_publish(pool);
 }
 
 static void on_cancel(struct pg *pg)
@@ -273,7 +282,7 @@ static void retire_idle(struct pool *pool)
     }
 }
 
-static void check_idle(struct pool *pool)
+static void check_rested(struct pool *pool)
 {
     struct list *item, *following;
     list_for_each (item, following, &pool->idle) {
@@ -284,12 +293,17 @@ static void check_idle(struct pool *pool)
     }
 }
 
-/* A session that is being opened would tell, but much later. */
+/* A session that is being opened would tell, but much later. One that another worker has is to be
+ * had: it will give it up. */
 static void end_silence(struct pool *pool)
 {
     struct error err;
-    bool long_ago = pool->silent_since + MILLISECONDS(SILENCE_MS) <= pool->loop->now;
-    if (pool->silent_since && long_ago && !pool_is_alive(pool) && pool->down.code == ERROR_NONE) {
+    if (!pool->silent_since || pool_is_alive(pool) || pool->down.code != ERROR_NONE) {
+        return;
+    }
+    if (shared_can_lend(pool->shared)) {
+        pool->silent_since = pool->loop->now;
+    } else if (pool->silent_since + MILLISECONDS(SILENCE_MS) <= pool->loop->now) {
         error_set(&err, ERROR_UNAVAILABLE, "PostgreSQL does not answer");
         note_away(pool, &err);
     }
@@ -314,6 +328,6 @@ void pool_on_housework(struct timer *timer)
     end_silence(pool);
     retire_idle(pool);
     keep_minimum(pool);
-    check_idle(pool);
+    check_rested(pool);
     pool_serve(pool);
 }

@@ -145,6 +145,16 @@ uint32_t shared_spare_sessions(const struct shared *shared, const struct shared_
     return idle + (used < shared->pool_max ? shared->pool_max - used : 0);
 }
 
+bool shared_can_lend(const struct shared *shared)
+{
+    for (uint32_t i = 0; i < shared->worker_count; i++) {
+        if (shared->workers[i].lends) {
+            return true;
+        }
+    }
+    return false;
+}
+
 uint64_t shared_next_permit(struct shared *shared)
 {
     uint64_t next = DEADLINE_NEVER;
@@ -202,6 +212,7 @@ void shared_bury(struct shared *shared, struct shared_worker *worker)
     worker->opening = 0;
     worker->idle = 0;
     worker->lent = 0;
+    worker->lends = false;
     worker->waiting = 0;
     worker->in_flight = 0;
     worker->connections = 0;

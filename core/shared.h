@@ -52,23 +52,24 @@ struct shared_counters {
 
 /* One worker's slot. It survives the worker: the next one in this slot finds its counters. */
 struct shared_worker {
-    _Atomic int32_t pid;          /* master; 0 while there is none */
-    _Atomic uint64_t heartbeat;   /* worker: clock_now() of its last tick */
-    _Atomic bool ready;           /* worker: a generation is serving */
-    _Atomic bool served;          /* worker: one in this slot has been ready once */
-    _Atomic uint64_t generation;  /* worker: number of the generation it has decided on */
-    _Atomic int load;             /* worker: enum shared_load for that generation */
-    _Atomic uint32_t sessions;    /* pool, under `lock`: sessions it holds or is closing */
-    uint32_t ghosts;              /* under `lock`: sessions of a dead worker that may still run */
-    uint64_t ghosts_until;        /* when the server will have ended them */
-    _Atomic uint64_t starved;     /* pool: since when it has waiters, but no session and no permit;
-                                     0 if it does not */
-    _Atomic bool wanting;         /* pool: it could use one more permit */
-    _Atomic uint32_t opening;     /* pool: sessions on their way now */
-    _Atomic uint32_t idle;        /* pool: sessions idle now */
-    _Atomic uint32_t lent;        /* pool: sessions in use now, lanes included */
-    _Atomic uint32_t waiting;     /* pool: requests waiting for a session now */
-    _Atomic uint32_t in_flight;   /* worker: requests in the application's hands */
+    _Atomic int32_t pid;         /* master; 0 while there is none */
+    _Atomic uint64_t heartbeat;  /* worker: clock_now() of its last tick */
+    _Atomic bool ready;          /* worker: a generation is serving */
+    _Atomic bool served;         /* worker: one in this slot has been ready once */
+    _Atomic uint64_t generation; /* worker: number of the generation it has decided on */
+    _Atomic int load;            /* worker: enum shared_load for that generation */
+    _Atomic uint32_t sessions;   /* pool, under `lock`: sessions it holds or is closing */
+    uint32_t ghosts;             /* under `lock`: sessions of a dead worker that may still run */
+    uint64_t ghosts_until;       /* when the server will have ended them */
+    _Atomic uint64_t starved;    /* pool: since when it has waiters, but no session and no permit;
+                                    0 if it does not */
+    _Atomic bool wanting;        /* pool: it could use one more permit */
+    _Atomic uint32_t opening;    /* pool: sessions on their way now */
+    _Atomic uint32_t idle;       /* pool: sessions idle now */
+    _Atomic uint32_t lent;       /* pool: sessions in use now, lanes included */
+    _Atomic bool lends;         /* pool: it has a session to lend, now or later: none of a lane's */
+    _Atomic uint32_t waiting;   /* pool: requests waiting for a session now */
+    _Atomic uint32_t in_flight; /* worker: requests in the application's hands */
     _Atomic uint32_t connections; /* worker: open client connections */
     _Atomic uint64_t lua_bytes;   /* worker: memory of its lua_State */
     struct shared_counters counters;
@@ -84,6 +85,7 @@ struct shared {
     _Atomic bool database_up; /* pools: the last attempt to connect succeeded */
     _Atomic uint64_t
         forsaken; /* pools: how often the server was found to take no writes any more */
+    _Atomic uint64_t silences;      /* pools: how often a session fell silent */
     _Atomic uint64_t schema_change; /* pools: how often DDL was found to have made what is prepared
                                        stale */
     _Atomic uint64_t generation;    /* master: number of the newest snapshot */
@@ -107,6 +109,9 @@ uint32_t shared_count_sessions(struct shared *shared);
 /* Sessions that `self` could have besides its own: free permits, and what is idle elsewhere.
  * Without the lock: about so many. */
 uint32_t shared_spare_sessions(const struct shared *shared, const struct shared_worker *self);
+
+/* True if a worker has a session that works, and may be lent. */
+bool shared_can_lend(const struct shared *shared);
 
 /* When the next permit of a dead worker returns by itself; DEADLINE_NEVER if none will. */
 uint64_t shared_next_permit(struct shared *shared);

@@ -211,11 +211,15 @@ static void close_session(struct pg *pg, enum error_code code)
     }
 }
 
+/* It is not closed yet: this too takes an answer, or time. */
 static void fall_silent(struct pg *pg)
 {
+    struct error err;
+    error_set(&err, ERROR_UNAVAILABLE, "%s", "as the story says");
     if (pg) {
         pg->silent = true;
-        close_session(pg, ERROR_UNAVAILABLE);
+        pg->state = PG_CLOSING;
+        pg->events->on_failed(pg, &err);
     }
 }
 
@@ -656,20 +660,45 @@ static void test_read_only(void)
 static void test_silence(void)
 {
     begin(4, &usual);
-    play("+a +b +c o o o -c ~a s");
+    play("+a +b +c o o o -c ~a s z");
     check_text(shape(), "l1 g1 |", "when one falls silent those that rest are checked");
     play("k @3000");
     check_text(shape(), "i1 l1 |", "and go on resting if they answer");
     check(shared->database_up, "then the database is there");
-    play("~b s x @0");
+    play("~b s x z z @0");
     check_text(shape(), "o1 |", "when all are silent another one is opened");
     check(shared->database_up, "while it is, nothing is known");
     play("@2000 +d @0");
-    check(!shared->database_up, "after a second the database is away");
+    check(!shared->database_up, "after a while the database is away");
     check_text(diary, "abcd!", "and nobody waits for it");
     play("o");
     check(shared->database_up, "until there is an answer");
     finish("silence");
+}
+
+static void test_silence_in_one_worker(void)
+{
+    begin(2, &usual);
+    play("1 +a o 2 +b o -b 1 ~a s 2 ?");
+    check_text(shape(), "g1 | g1", "when one falls silent those of other workers are checked too");
+    play("k @1000 @1000 @1000");
+    check(shared->database_up, "while another worker has one that answers the server is there");
+    play("1 +c 2 ? z 1 ? o");
+    check_text(diary, "abc", "and who waits in the worker that has none gets its permit");
+    finish("silence in one worker");
+}
+
+static void test_silence_in_all_workers(void)
+{
+    begin(3, &usual);
+    play("1 +a o 2 +b +d o o -b 1 ~a s 2 ? x @1000 @1000");
+    check(shared->database_up, "one that is lent may still answer");
+    play("~d @1000 @1000 1 +c @0");
+    check(!shared->database_up, "one that is cleaned does not: the server is away");
+    check_text(diary, "abdc!", "and nobody waits for it");
+    play("2 c @1000");
+    check(shared->database_up, "until another worker's answers");
+    finish("silence in all workers");
 }
 
 static void test_lifetime(void)
@@ -704,6 +733,8 @@ int main(void)
     test_stale();
     test_read_only();
     test_silence();
+    test_silence_in_one_worker();
+    test_silence_in_all_workers();
     test_lifetime();
     return test_end();
 }
