@@ -28,6 +28,7 @@ EPOCH = 15  # seconds of load between two looks at the books
 RECOVERY = 10  # seconds that the server may take until it serves again
 EXCESS = 3  # seconds that PostgreSQL may take to end sessions that were cut off
 CLIENTS = 12
+REST = 2.5  # seconds in which workers without requests give back what the last ones left
 WARM_UP = 0.4  # share of a soak whose memory is not looked at
 GROWTH = 0.05, 1 << 20  # that a soak may show: a share, and bytes
 
@@ -127,6 +128,8 @@ class Run:
             ledger.find(fault)
         if ledger.broken and len(server.killed) == killed:
             ledger.find(f"connections of clients broke, but no worker was killed: {ledger.broken}")
+        if self.arguments.soak:
+            time.sleep(REST)
         self.memory.append(sum(memory_of(pid) for pid in server.workers()))
         print(f"epoch {number}: {count} users, {collections.Counter(ledger.verdicts.values())}, "
               f"memory {self.memory[-1] / 1e6:.1f} MB", flush=True)
