@@ -8,11 +8,11 @@ WORKDIR /moonpool
 COPY meson.build meson_options.txt ./
 COPY core core
 COPY fuzz fuzz
-RUN meson setup build --buildtype=release && ninja -C build moonpool
+RUN meson setup build --buildtype=release -Db_lto=true && ninja -C build moonpool
 
 FROM debian:bookworm-slim
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends liblua5.4-0 libmicrohttpd12 libpq5 lua-cjson \
+    && apt-get install -y --no-install-recommends libmicrohttpd12 libpq5 \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --no-create-home moonpool
 COPY --from=build /moonpool/build/moonpool /usr/local/bin/moonpool

@@ -3,9 +3,10 @@
 
 #include "lua_stamp.h"
 
+/* Global, since link-time optimization may put what refers to them elsewhere. */
 #define INCLUDE_FILE(symbol, file)                                                                 \
-    __asm__(".section .rodata\n" #symbol ":\n.incbin \"" LUA_FOLDER "/" file "\"\n" #symbol        \
-            "_end:\n.byte 0\n.previous\n");                                                        \
+    __asm__(".section .rodata\n.globl " #symbol ", " #symbol "_end\n" #symbol                      \
+            ":\n.incbin \"" LUA_FOLDER "/" file "\"\n" #symbol "_end:\n.byte 0\n.previous\n");     \
     extern const char symbol[], symbol##_end[]
 
 INCLUDE_FILE(lua_moonpool, "moonpool.lua");

@@ -19,12 +19,21 @@ setup_in() {
     fi
 }
 
+build_server() {
+    build_in build --buildtype=release -Db_lto=true
+}
+
 build_release() {
-    build_in build --buildtype=release || die "the build failed; see above"
+    build_server || die "the build failed; see above"
 }
 
 build_test() {
     build_in build-test --buildtype=debugoptimized
+}
+
+# What is tested: modules by programs that are built quickly, the server as it is released.
+build_plain() {
+    build_test && build_server
 }
 
 build_sanitized() {

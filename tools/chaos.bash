@@ -1,9 +1,9 @@
 # shellcheck shell=bash
 # ./dev chaos and ./dev soak: load, with and without faults, and books that are checked.
 
-# The build that the options ask for: the test build, with --sanitize the one with sanitizers.
+# The build that the options ask for: the release, with --sanitize the one with sanitizers.
 command_chaos() {
-    local build=build_test folder=build-test argument
+    local build=build_server folder=build argument
     local -a options=()
     for argument in "$@"; do
         case $argument in

@@ -184,37 +184,41 @@ suite_chaos() {
     fi
 }
 
-# A pass over C tests and specs with one build. suites_of LABEL BUILD_FUNCTION BUILD_FOLDER
+# A pass over C tests and specs. suites_of LABEL BUILD_FUNCTION BUILD_FOLDER FOLDER_OF_SERVER
 suites_of() {
     if "$2"; then
         suite_c "C tests$1" "$3"
-        suite_specs "specs$1" "$3/moonpool" spec
-        suite_chaos "chaos$1" "$3/moonpool"
+        suite_specs "specs$1" "$4/moonpool" spec
+        suite_chaos "chaos$1" "$4/moonpool"
     else
-        note_failed_build "build$1" "$3"
+        note_failed_build "build$1" "$3" "$4"
     fi
 }
 
-# note_failed_build SUITE BUILD_FOLDER: what is left to build fails again, and says why.
+# note_failed_build SUITE BUILD_FOLDER...: what is left to build fails again, and says why.
 note_failed_build() {
-    note_failure "$1" < <(ninja -C "$2" 2>&1 | tail -n 15)
-    record "$1" 0 1 0
+    local suite=$1 folder
+    shift
+    note_failure "$suite" < <(for folder in "$@"; do
+        ninja -C "$folder" 2>&1 || break
+    done | tail -n 15)
+    record "$suite" 0 1 0
 }
 
 # Only the given spec files or folders.
 test_some() {
-    if build_test; then
-        suite_specs specs build-test/moonpool "$@"
+    if build_server; then
+        suite_specs specs build/moonpool "$@"
     else
-        note_failed_build build build-test
+        note_failed_build build build
     fi
 }
 
 test_all() {
-    suites_of "" build_test build-test
+    suites_of "" build_plain build-test build
     if [[ $1 == full ]]; then
         sanitizer_environment
-        suites_of ", ASan+UBSan" build_sanitized build-asan
+        suites_of ", ASan+UBSan" build_sanitized build-asan build-asan
         suite_sanitizer_reports
     fi
     suite_checks
