@@ -12,9 +12,18 @@ app.get("/sleep/{seconds}", { deadline = 1 }, function(req)
   return 200, { slept = true }
 end)
 
-app.get("/sleep-long", { deadline = 60 }, function()
-  db:query("select pg_sleep(3)")
+app.get("/sleep-in-time", { deadline = 30 }, function()
+  db:query("select pg_sleep(0.1)")
   return 200, { slept = true }
+end)
+
+app.get("/sleep-long", { deadline = 60 }, function()
+  db:query("select pg_sleep(60)")
+  return 200, { slept = true }
+end)
+
+app.get("/wait", { deadline = 60 }, function()
+  return 200, db:transaction(function(tx) return tx:query_row("select 1 as one from pg_advisory_xact_lock(1)") end)
 end)
 
 app.get("/sleep-in-transaction", { deadline = 1 }, function()
@@ -25,6 +34,10 @@ app.get("/sleep-in-transaction", { deadline = 1 }, function()
 end)
 
 app.get("/locked", { deadline = 1 }, function()
+  db:transaction(function(tx) tx:exec("insert into notes values ('locked')") end)
+end)
+
+app.get("/locked-alone", { deadline = 1 }, function()
   db:exec("insert into notes values ('locked')")
 end)
 
@@ -33,7 +46,7 @@ app.get("/turn", { deadline = 1 }, function()
 end)
 
 app.get("/turn-long", { deadline = 60 }, function()
-  db:transaction({ serialize = "notes" }, function(tx) tx:query("select pg_sleep(30)") end)
+  db:transaction({ serialize = "notes" }, function(tx) tx:query("select pg_sleep(60)") end)
 end)
 
 app.get("/swallow", { deadline = 1 }, function()
@@ -104,7 +117,7 @@ describe("a deadline", function()
   end
 
   it("that is kept changes nothing", function()
-    assert.same({ slept = true }, bounded("/sleep/0"):json())
+    assert.same({ slept = true }, bounded("/sleep-in-time"):value())
   end)
 
   it("ends a statement with 504, on the server too", function()
@@ -123,6 +136,13 @@ describe("a deadline", function()
     local session = server.db:session()
     session:exec("begin; lock table notes")
     support.problem(bounded("/locked"), 504, "deadline-exceeded")
+    -- Of a write that stands for itself nothing is known until it has been cancelled.
+    local answer = bounded("/locked-alone")
+    if answer.status ~= 500 then
+      support.problem(answer, 504, "deadline-exceeded")
+    else
+      support.problem(answer, 500, "outcome-unknown")
+    end
     wait_usable()
     session:close()
     assert.equal(0, server.db:count("notes"))
@@ -150,13 +170,15 @@ describe("a deadline", function()
   end)
 
   it("ends the wait for a connection with 503 and Retry-After", function()
-    local busy = server:begin("GET", "/sleep-long")
-    server.db:wait_running("%pg_sleep%")
+    local session = server.db:session()
+    session:exec("select pg_advisory_lock(1)")
+    local busy = server:begin("GET", "/wait")
+    server.db:wait_running("%pg_advisory_xact_lock%")
     local answer = bounded("/hurried")
     support.problem(answer, 503, "pool-timeout")
     assert.is_not_nil(tonumber(answer.headers["retry-after"]))
-    assert.equal(200, busy:receive().status)
-    busy:close()
+    session:close()
+    assert.equal(200, busy:finish().status)
     wait_usable()
   end)
 
