@@ -72,11 +72,15 @@ describe("a server with two hosts in its URL", function()
     assert(code == 0, output)
   end
 
-  local function wait_service()
+  local function wait_created(name, seconds)
     support.eventually("a create", function()
-      local status = create("after").status
+      local status = create(name).status
       return status == 201 or status == 409 -- by one that could not be answered in time
-    end, BACK)
+    end, seconds)
+  end
+
+  local function wait_service()
+    wait_created("after", BACK)
     local answer = support.eventually("a read", function()
       local read = server:get("/users")
       return read.status == 200 and read
@@ -87,10 +91,15 @@ describe("a server with two hosts in its URL", function()
   end
 
   it("goes to the standby when that is promoted because the primary is gone", function()
-    assert.equal(201, create("before").status)
+    wait_created("before")
     wait_standby()
     primary:stop()
-    support.problem(create("between"), 503, "database-unavailable")
+    local refusal = support.eventually("a create to be refused", function()
+      local answer = create("between")
+      assert.is_true(answer.status >= 500, answer.body)
+      return answer.body:find("/database-unavailable", 1, true) and answer
+    end)
+    support.problem(refusal, 503)
     support.eventually("a red light", function() return server:readyz().status == 503 end)
     promote()
     wait_service()
@@ -98,7 +107,7 @@ describe("a server with two hosts in its URL", function()
 
   it("goes to the standby when the primary stands still and does not even refuse", function()
     finally(function() primary:signal("CONT", true) end)
-    assert.equal(201, create("before").status)
+    wait_created("before")
     wait_standby()
     primary:signal("STOP", true)
     assert.is_true(create("between").status >= 500)
@@ -107,7 +116,7 @@ describe("a server with two hosts in its URL", function()
   end)
 
   it("goes to the standby when that is promoted because the primary takes no writes any more", function()
-    assert.equal(201, create("before").status)
+    wait_created("before")
     wait_standby()
     refuse_writes(primary)
     promote()
