@@ -134,8 +134,12 @@ end
 ---@param name string
 ---@param everything? boolean
 function Cluster:signal(name, everything)
-  local pids = everything and shell.children(self:postmaster()) or {}
-  shell.must(("kill -%s %d %s"):format(name, self:postmaster(), table.concat(pids, " ")))
+  local postmaster = self:postmaster()
+  shell.must(("kill -%s %d"):format(name, postmaster))
+  -- Those that are there now: it starts no others while it is stopped, and some may end meanwhile.
+  for _, pid in ipairs(everything and shell.children(postmaster) or {}) do
+    shell.run(("kill -%s %d"):format(name, pid))
+  end
 end
 
 ---@param mode? string "fast" or "immediate"

@@ -14,14 +14,16 @@ local PATIENCE = 20 -- seconds; only what hangs takes this long
 local function eventually(what, condition, seconds)
   local give_up = socket.gettime() + (seconds or PATIENCE)
   local step = FIRST_STEP
+  local late
   repeat
+    late = socket.gettime() > give_up -- before the look, which has to be one behind the time
     local value = condition()
     if value then
       return value
     end
     socket.sleep(step)
     step = math.min(2 * step, LONGEST_STEP)
-  until socket.gettime() > give_up
+  until late
   error("waited in vain for " .. what, 2)
 end
 
