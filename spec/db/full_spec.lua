@@ -31,7 +31,8 @@ app.post("/together", function(req) return 201, { kept = keep(req.raw_body) } en
 local PATHS = { "/notes", "/transaction", "/together" }
 local SETTINGS = "-c min_wal_size=32MB -c max_wal_size=32MB"
 local FREE = 1024 -- kB that the spec leaves at first
-local BACK = 8 -- seconds until the service is back when the database is; it takes a second at most
+local WRITING = 60 -- seconds at most until there is no space left
+local BACK = 12 -- seconds until the service is back when the database is; it takes a second at most
 
 -- PostgreSQL would compress what repeats itself.
 local function incompressible(length)
@@ -113,7 +114,7 @@ describe("a database without space", function()
         end
       end
       return refused >= 48
-    end)
+    end, WRITING)
     return stored, unknown
   end
 
