@@ -142,24 +142,53 @@ bool bind_error_read(lua_State *L, int index, struct error *err, struct buffer *
     return true;
 }
 
-static void add_header(lua_State *L, struct request *request)
+/* Whether the pair on top can be a header of a problem document. */
+static bool is_header(lua_State *L)
 {
     size_t length = 0;
     bool texts = lua_type(L, -2) == LUA_TSTRING && lua_type(L, -1) == LUA_TSTRING;
     const char *name = texts ? lua_tostring(L, -2) : "";
     const char *value = texts ? lua_tolstring(L, -1, &length) : NULL;
-    if (request_is_token(name) && request_is_header_value(value, length) &&
-        strcasecmp(name, "Content-Type") != 0) {
-        request_add_header(request, name, value);
-    }
+    return request_is_token(name) && request_is_header_value(value, length) &&
+           strcasecmp(name, "Content-Type") != 0;
 }
 
 void bind_error_read_headers(lua_State *L, int index, struct request *request)
 {
+    index = lua_absindex(L, index);
     lua_pushliteral(L, "headers");
-    if (lua_rawget(L, lua_absindex(L, index)) == LUA_TTABLE) {
+    if (lua_rawget(L, index) == LUA_TTABLE) {
         for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
-            add_header(L, request);
+            if (is_header(L)) {
+                request_add_header(request, lua_tostring(L, -2), lua_tostring(L, -1));
+            }
+        }
+    }
+    lua_pop(L, 1);
+}
+
+static void write_header(lua_State *L, struct buffer *out)
+{
+    size_t length, before = out->length;
+    const char *name = lua_tolstring(L, -2, &length);
+    buffer_append_char(out, ',');
+    json_write_string(out, name, length);
+    buffer_append_char(out, ':');
+    const char *value = lua_tolstring(L, -1, &length);
+    if (json_write_string(out, value, length) != 0) {
+        out->length = before;
+    }
+}
+
+void bind_error_write_headers(lua_State *L, int index, struct buffer *out)
+{
+    index = lua_absindex(L, index);
+    lua_pushliteral(L, "headers");
+    if (lua_rawget(L, index) == LUA_TTABLE) {
+        for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
+            if (is_header(L)) {
+                write_header(L, out);
+            }
         }
     }
     lua_pop(L, 1);

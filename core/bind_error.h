@@ -33,4 +33,8 @@ bool bind_error_read(struct lua_State *L, int index, struct error *err, struct b
  * problem document. May raise for want of memory. */
 void bind_error_read_headers(struct lua_State *L, int index, struct request *request);
 
+/* Appends those headers to `out` as JSON members with a comma in front each, but for values that
+ * are not UTF-8. `out` belongs to somebody who outlives a Lua error. */
+void bind_error_write_headers(struct lua_State *L, int index, struct buffer *out);
+
 #endif

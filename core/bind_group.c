@@ -55,12 +55,17 @@ static void encode(lua_State *L, int index, struct handling *handling)
     bind_error_encode_json(L, index, &handling->scratch);
 }
 
+/* `more` is what pack_error() has made. */
 static void push_group_error(lua_State *L, const struct error *err, const char *more, size_t length)
 {
     struct error ignored;
     bind_error_push(L, err);
     if (length > 0 && bind_json_decode_ordered(L, more, length, &ignored) == 0) {
-        lua_setfield(L, -2, "extra");
+        lua_getfield(L, -1, "extra");
+        lua_setfield(L, -3, "extra");
+        lua_getfield(L, -1, "headers");
+        lua_setfield(L, -3, "headers");
+        lua_pop(L, 1);
     }
 }
 
@@ -222,24 +227,43 @@ static int failure(lua_State *L)
     return 1;
 }
 
+/* Makes the members behind `start` an object: the comma in front of the first becomes a space. */
+static void close_object(struct buffer *out, size_t start)
+{
+    if (out->length > start) {
+        out->data[start] = ' ';
+    }
+    buffer_append_char(out, '}');
+}
+
+/* The error at `index`: what struct error has no room for goes into `more` as JSON. */
+static void pack_error(lua_State *L, int index, struct error *err, struct buffer *more)
+{
+    more->length = 0;
+    buffer_append_text(more, "{\"extra\":{");
+    size_t start = more->length;
+    if (!bind_error_read(L, index, err, more)) {
+        more->length = 0;
+        vm_error(L, err, NULL, 0);
+        return;
+    }
+    close_object(more, start);
+    buffer_append_text(more, ",\"headers\":{");
+    start = more->length;
+    bind_error_write_headers(L, index, more);
+    close_object(more, start);
+    buffer_append_char(more, '}');
+}
+
 /* refuse(index, error) */
 static int refuse(lua_State *L)
 {
     struct group_lead *lead = check_lead(L);
-    struct handling *handling = handling_of(L);
+    struct buffer *more = &handling_of(L)->scratch;
     int index = check_index(L, 1);
     struct error err;
-    struct buffer *more = &handling->scratch;
-    more->length = 0;
     lua_settop(L, 2);
-    if (!bind_error_read(L, 2, &err, more)) {
-        vm_error(L, &err, NULL, 0);
-    }
-    if (more->length > 0) {
-        /* The comma in front of the first member becomes the object's beginning. */
-        more->data[0] = '{';
-        buffer_append_char(more, '}');
-    }
+    pack_error(L, 2, &err, more);
     group_answer(lead, index, more->data, more->length, &err);
     return 0;
 }

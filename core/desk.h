@@ -43,7 +43,7 @@ struct parcel {
 struct parcel_body {
     struct error error; /* ANSWERED: ERROR_NONE, or why there is no output */
     size_t length;
-    char data[DESK_BYTES]; /* JSON: the input, then the output or more members of the error */
+    char data[DESK_BYTES]; /* JSON: the input, then the output or what more there is of the error */
 };
 
 struct desk_group {
@@ -96,8 +96,8 @@ bool desk_seal(struct desk *desk, const int *parcels, int count);
 /* Those abandoned, and those whose member has left, are freed; the others wait again. */
 void desk_put_back(struct desk *desk, const int *parcels, int count);
 
-/* Puts an output into a parcel or, with `err`, an error; `data` are more members of it then, left
- * out if they are too long. */
+/* Puts an output into a parcel or, with `err`, an error; `data` is what more there is of it then,
+ * left out if it is too long. */
 void desk_answer(struct desk *desk, int parcel, const char *data, size_t length,
                  const struct error *err);
 

@@ -54,8 +54,8 @@ void groups_attend(struct groups *groups);
 int group_join(struct groups *groups, struct group_member *member, struct handling *handling,
                const char *name, const char *input, size_t length, struct error *err);
 
-/* The answer: its error, and the JSON of the output or of more members of the error (may be empty),
- * good until handling_stop_waiting(). */
+/* The answer: its error, and the JSON of the output or of what more there is of the error (may be
+ * empty), good until handling_stop_waiting(). */
 const struct error *group_error(const struct group_member *member);
 const char *group_output(const struct group_member *member, size_t *ret_length);
 
@@ -76,7 +76,7 @@ const char *group_input(const struct group_lead *lead, int index, size_t *ret_le
  */
 bool group_seal(struct group_lead *lead, int index);
 
-/* Gives the member at `index` its output or, with `err`, an error and more members of it. */
+/* Gives the member at `index` its output or, with `err`, an error and what more there is of it. */
 void group_answer(struct group_lead *lead, int index, const char *data, size_t length,
                   const struct error *err);
 

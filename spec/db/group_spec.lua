@@ -20,7 +20,8 @@ local keep = db:group("keep", { serialize = "notes" }, function(tx, inputs)
     if input.sleep then
       tx:query("select pg_sleep($1::float8)", input.sleep)
     elseif input.refuse then
-      app.fail(409, "refused", { errors = { { pointer = "/refuse", detail = "is set" } }, of = #inputs })
+      app.fail(409, "refused", { errors = { { pointer = "/refuse", detail = "is set" } }, of = #inputs },
+        { ["Retry-After"] = 7, ["X-Why"] = 'it says "refuse", süß' })
     end
     outputs[i] = { text = input.text, transaction = id, size = #inputs, fill = ("x"):rep(input.fill or 0) }
     if input.short then
@@ -169,6 +170,8 @@ describe("inputs of a group that come at the same time", function()
     local document = support.problem(answers[4], 409)
     assert.same({ { pointer = "/refuse", detail = "is set" } }, document.errors)
     assert.equal(1, document.of)
+    assert.equal("7", answers[4].headers["retry-after"])
+    assert.equal('it says "refuse", süß', answers[4].headers["x-why"])
     assert.equal(5, count_notes(server, "bad%"))
     assert.equal(0, count_notes(server, "bad 4"))
   end)
