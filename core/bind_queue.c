@@ -243,6 +243,17 @@ static const struct statement *check_statement(lua_State *L, struct script_tx *s
     return statement;
 }
 
+/* Behind the back of its transaction a COMMIT would let the rest be committed piece by piece, and
+ * what is committed already be done again by `retries`. */
+static void check_kind(lua_State *L, const struct script_tx *script_tx,
+                       const struct statement *statement)
+{
+    if (statement->ends_transaction && !script_tx->tx.options.autocommit) {
+        bind_place_error(L, "a transaction must not be ended by SQL: return from its function, "
+                            "raise an error, or use tx:commit() or tx:rollback()");
+    }
+}
+
 static void check_count(lua_State *L, const struct statement *statement, int count)
 {
     if (statement->described && count != statement->parameter_count) {
@@ -407,6 +418,7 @@ void bind_queue(lua_State *L, struct script_tx *script_tx)
     struct batch *batch = tx_batch(&script_tx->tx);
     const struct statement *statement = check_statement(L, script_tx, batch);
     int count = lua_gettop(L) - 2;
+    check_kind(L, script_tx, statement);
     check_count(L, statement, count);
     script_tx->sent_at[0] = '\0';
     script_tx->handling->queued++;

@@ -81,7 +81,7 @@ static void note_stale(struct pipeline *pipeline, const struct statement *statem
 /* What is stale may stand within a procedure, which may have committed before it met that. */
 static bool took_no_effect(const struct statement *statement, const struct pg_result *result)
 {
-    return !pg_result_has_context(result) || !sql_may_end_transaction(statement->sql, false);
+    return !pg_result_has_context(result) || !sql_may_commit(statement->sql);
 }
 
 static void take_failure(struct pipeline *pipeline, struct batch *batch, size_t index,

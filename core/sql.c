@@ -37,7 +37,13 @@ static const char *const inner_words[] = {
     "with",   "set",    "lock",   "savepoint", "release", "notify", NULL,
 };
 
-static const char *const ending_words[] = {"commit", "end", "rollback", "abort", "prepare", NULL};
+/* Statements that end a transaction block. So does PREPARE TRANSACTION, and a ROLLBACK that does
+ * not go back TO a savepoint. */
+static const char *const ending_words[] = {"commit", "end", "abort", NULL};
+static const char *const prepare_words[] = {"prepare", NULL};
+static const char *const rollback_words[] = {"rollback", NULL};
+static const char *const block_words[] = {"work", "transaction", NULL};
+static const char *const to_words[] = {"to", NULL};
 
 static const char *const load_words[] = {"load", NULL};
 static const char *const query_words[] = {"select", "with", NULL};
@@ -163,14 +169,35 @@ static const char *first_word_in_parentheses(const char *sql)
     return first;
 }
 
-bool sql_may_end_transaction(const char *sql, bool in_block)
+static const char *word_behind(const char *word)
 {
-    const char *first = first_word_in_parentheses(sql);
-    if (in_block) {
-        /* A semicolon may stand in front of it. */
-        return word_length(first) == 0 || is_one_of(first, ending_words);
+    return sql_first_word(word + word_length(word));
+}
+
+/* The first word of what is executed: statements that are empty may stand in front of it. */
+static const char *first_word_of_statement(const char *sql)
+{
+    const char *first = sql_first_word(sql);
+    while (*first == ';') {
+        first = sql_first_word(first + 1);
     }
-    return !is_one_of(first, inner_words);
+    return first;
+}
+
+bool sql_ends_transaction(const char *sql)
+{
+    const char *first = first_word_of_statement(sql);
+    const char *second = word_behind(first);
+    bool names_block = is_one_of(second, block_words);
+    if (is_one_of(first, rollback_words)) {
+        return !is_one_of(names_block ? word_behind(second) : second, to_words);
+    }
+    return is_one_of(first, ending_words) || (is_one_of(first, prepare_words) && names_block);
+}
+
+bool sql_may_commit(const char *sql)
+{
+    return !is_one_of(first_word_in_parentheses(sql), inner_words);
 }
 
 enum sql_traces sql_traces(const char *sql)

@@ -23,9 +23,13 @@ const char *sql_skip_block_comment(const char *at, const char *end);
 /* The text from its first word on: behind white space and comments. */
 const char *sql_first_word(const char *sql);
 
-/* False if it surely neither commits nor rolls back by itself. In a transaction block only COMMIT
- * and its like do; outside of one, what CALL and DO run may, and some DDL does. */
-bool sql_may_end_transaction(const char *sql, bool in_block);
+/* True if it ends the transaction block that it is run in: COMMIT and its like, and nothing else
+ * does. */
+bool sql_ends_transaction(const char *sql);
+
+/* False if, run outside of a transaction block, it surely neither commits nor rolls back by itself.
+ * What CALL and DO run may, and some DDL does. */
+bool sql_may_commit(const char *sql);
 
 /* Finds all that plain SQL can leave; not what a function does inside. */
 enum sql_traces sql_traces(const char *sql);

@@ -163,7 +163,7 @@ static bool may_resend(const struct tx *tx)
 {
     bool is_first = tx->options.autocommit || tx->batch.hidden > 0;
     return is_first && tx->batch.stale && tx->batch.error.item + 1 > tx->resent &&
-           !tx_may_have_ended(tx);
+           !tx_may_have_committed(tx);
 }
 
 static void resend(struct tx *tx)

@@ -51,13 +51,15 @@ void tx_tell_timeout(struct tx *tx)
               "the transaction took longer than its timeout, and was rolled back");
 }
 
-bool tx_may_have_ended(const struct tx *tx)
+bool tx_may_have_committed(const struct tx *tx)
 {
     const struct batch *batch = &tx->batch;
+    if (!tx->options.autocommit) {
+        return false; /* The script's SQL cannot: what ends a transaction is refused. */
+    }
     for (size_t i = batch->hidden; i < batch->count; i++) {
         const struct batch_item *item = &batch->items[i];
-        if (item->state == ITEM_DONE &&
-            sql_may_end_transaction(item->statement->sql, !tx->options.autocommit)) {
+        if (item->state == ITEM_DONE && sql_may_commit(item->statement->sql)) {
             return true;
         }
     }
@@ -67,7 +69,7 @@ bool tx_may_have_ended(const struct tx *tx)
 void tx_note_outcome(struct tx *tx)
 {
     tx->error = tx->batch.error;
-    if (tx->batch.stale && tx_may_have_ended(tx)) {
+    if (tx->batch.stale && tx_may_have_committed(tx)) {
         tx->error.code = ERROR_DATABASE; /* Nobody is to do it again. */
     }
     if (outcome_is_unknown(tx)) {

@@ -43,9 +43,9 @@ void tx_count_end(const struct tx *tx);
 /* It is left in the midst of what it is at. One that has no session has not begun on the server. */
 void tx_count_broken_off(struct tx *tx);
 
-/* tx_outcome.c. Something in the batch that succeeded may have committed, or rolled back, on its
- * own: to send it once more might do it twice. */
-bool tx_may_have_ended(const struct tx *tx);
+/* tx_outcome.c. Something in the batch that succeeded may have committed on its own: to send it
+ * once more might do it twice. */
+bool tx_may_have_committed(const struct tx *tx);
 
 /* The batch, or the connection, has ended: sets `error` and `failed`. */
 void tx_note_outcome(struct tx *tx);

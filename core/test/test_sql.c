@@ -76,14 +76,15 @@ static const struct {
 
 static const struct {
     const char *sql;
-    bool in_block;
-    bool outside;
+    bool ends_block;
+    bool may_commit;
 } endings[] = {
     {"select 1", false, false},
     {"/* a */ (\nSELECT 1) union (select 2)", false, false},
     {"with x as (insert into t values (1)) select 1", false, false},
     {"set local statement_timeout = 1", false, false},
     {"savepoint s", false, false},
+    {"release s", false, false},
 
     {"call p()", false, true},
     {"DO $$ begin commit; end $$", false, true},
@@ -92,12 +93,24 @@ static const struct {
 
     {"commit work", true, true},
     {"-- a\nCOMMIT", true, true},
+    {"Commit and chain", true, true},
     {"end", true, true},
+    {"ending", false, true},
     {"rollback", true, true},
     {"abort", true, true},
     {"prepare transaction 'a'", true, true},
-    {"; commit", true, true},
-    {"", true, true},
+    {"; /* a */; commit", true, true},
+    {"", false, true},
+    {"; ", false, true},
+
+    {"rollback to s", false, true},
+    {"rollback -- all\nto savepoint s", false, true},
+    {"ROLLBACK WORK TO SAVEPOINT s", false, true},
+    {"rollback transaction to s", false, true},
+    {"rollback work", true, true},
+    {"rollback transaction and no chain", true, true},
+    {"rollback work/* to s */", true, true},
+    {"prepare p as select 1", false, true},
 };
 
 int main(void)
@@ -110,10 +123,9 @@ int main(void)
         check_int(sql_traces(rows[i].sql), rows[i].traces, "case %zu", i);
     }
     for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
-        check_int(sql_may_end_transaction(endings[i].sql, true), endings[i].in_block,
-                  "case %zu in a block", i);
-        check_int(sql_may_end_transaction(endings[i].sql, false), endings[i].outside,
-                  "case %zu outside", i);
+        check_int(sql_ends_transaction(endings[i].sql), endings[i].ends_block,
+                  "ends its block: case %zu", i);
+        check_int(sql_may_commit(endings[i].sql), endings[i].may_commit, "may commit: case %zu", i);
     }
     return test_end();
 }

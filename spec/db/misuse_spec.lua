@@ -151,6 +151,14 @@ function misuses.behind_failure()
   db:transaction(function(tx) pcall(tx.exec, tx, "insert into numbers values (1), (1)") end)
 end
 
+function misuses.committed_by_sql()
+  db:transaction({ retries = 2 }, function(tx)
+    add(tx, 1)
+    tx:exec("commit;") -- not by SQL
+    tx:exec("do $$ begin raise exception using errcode = 'serialization_failure'; end $$")
+  end)
+end
+
 function misuses.savepoint_without()
   db:transaction(function(tx) tx:savepoint() end)
 end
@@ -164,6 +172,16 @@ end
 function misuses.no_name()
   db:query("no_such_statement")
 end
+
+app.post("/sql", function(req)
+  db:transaction(function(tx)
+    add(tx, 1)
+    tx:exec("savepoint s")
+    tx:exec(req.body.sql)
+    add(tx, 2)
+  end)
+  return 204
+end)
 
 app.post("/misuse/{name}", function(req) return caught(pcall(misuses[req.params.name])) end)
 app.post("/misuse-uncaught/{name}", function(req) misuses[req.params.name]() end)
@@ -316,6 +334,7 @@ describe("a script that", function()
     sent_twice_without = { "nothing is queued" },
     after_failure = { line("local function add(tx, n)"), "has failed before", "null value in column" },
     behind_failure = { line("pcall(tx.exec, tx"), "duplicate key" },
+    committed_by_sql = { line("-- not by SQL"), "must not be ended by SQL" },
     savepoint_without = { line("tx:savepoint() end"), "needs a function" },
     savepoint_committed = { "was committed" },
     no_name = { line('db:query("no_such_statement")'), "no statement named" },
@@ -331,6 +350,22 @@ describe("a script that", function()
         return server.db:value("select count(*) from pg_stat_activity "
           .. "where datname = current_database() and state like 'idle in trans%'") == 0
       end)
+    end)
+  end
+
+  for _, sql in ipairs { "Rollback;", "end work", "/* a */; abort", "prepare transaction 'a'", "commit and chain" } do
+    it("ends its transaction by SQL is told so, and nothing is committed: " .. sql, function()
+      local offset = #server:log()
+      support.problem(server:post("/sql", { sql = sql }), 500, "script-error")
+      server:wait_log("must not be ended by SQL", offset)
+      assert.equal(0, server.db:count("numbers"))
+    end)
+  end
+
+  for _, sql in ipairs { "rollback to s", "prepare ending as select 1", "begin;" } do
+    it("does not end its transaction by SQL may go on: " .. sql, function()
+      assert.equal(204, server:post("/sql", { sql = sql }).status)
+      assert.equal(2, server.db:count("numbers"))
     end)
   end
 
