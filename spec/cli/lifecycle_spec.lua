@@ -5,8 +5,8 @@ local support = require "spec.support"
 local SCRIPT = [[
 local app = require "moonpool"
 
-app.get("/slow", { deadline = 30 }, function()
-  app.db:query("select pg_sleep(2)")
+app.get("/slow", { deadline = 60 }, function()
+  app.db:query("select pg_advisory_xact_lock_shared(9)")
   return 200, { slow = true }
 end)
 app.get("/lua", function() return 200, { lua = true } end)
@@ -17,16 +17,20 @@ describe("a server that is told to end", function()
 
   before_each(function()
     server = support.server.start {
-      scripts = { ["spec.lua"] = SCRIPT }, flags = { "--workers", "2" },
+      scripts = { ["spec.lua"] = SCRIPT }, flags = { "--workers", "2", "--shutdown-timeout", "60s" },
     }
   end)
   after_each(function() server:stop() end)
 
   for _, signal in ipairs { "TERM", "INT" } do
     it(("by %s answers the request in flight and exits 0"):format(signal), function()
+      local lock = server.db:session()
+      lock:exec("select pg_advisory_lock(9)")
       local slow = server:begin("GET", "/slow")
-      server.db:wait_running("%pg_sleep%")
+      server.db:wait_running("%pg_advisory_xact_lock_shared%")
       server.process:signal(signal)
+      support.eventually("no more connections", function() return not pcall(support.http.connect, server.url) end)
+      lock:close()
       local answer = assert(slow:receive())
       assert.equal(200, answer.status)
       assert.equal("close", answer.headers.connection:lower())

@@ -5,8 +5,8 @@ local app = require "moonpool"
 local VERSION = 1
 
 app.get("/version", function() return 200, { version = VERSION } end)
-app.get("/slow", { deadline = 30 }, function()
-  app.db:query("select pg_sleep(1)")
+app.get("/slow", { deadline = 60 }, function()
+  app.db:query("select pg_advisory_xact_lock_shared(9)")
   return 200, { version = VERSION }
 end)
 ]]
@@ -81,10 +81,13 @@ describe("a server whose files are edited", function()
   end)
 
   it("finishes a request in flight on the version it began with", function()
+    local lock = server.db:session()
+    lock:exec("select pg_advisory_lock(9)")
     local slow = server:begin("GET", "/slow")
-    server.db:wait_running("%pg_sleep%")
+    server.db:wait_running("%pg_advisory_xact_lock_shared%")
     set_version(2)
     wait_version(server, 2)
+    lock:close()
     assert.same({ version = 1 }, slow:receive():json())
     slow:close()
   end)
@@ -174,7 +177,7 @@ describe("a reload of a server that is overloaded", function()
     server = support.server.start {
       script = [[
         local app = require "moonpool"
-        app.get("/hold", { deadline = 60 }, function() return 200, app.db:query_row("select pg_sleep(0.3)") end)
+        app.get("/hold", { deadline = 600 }, function() return 200, app.db:query_row("select pg_sleep(0.3)") end)
       ]],
       statements = "-- name: get_one :one\nselect 1 as one;\n",
       flags = { "--workers", "1", "--pool-max", "1", "--no-watch" },
@@ -187,7 +190,7 @@ describe("a reload of a server that is overloaded", function()
       assert.equal(200, server:get("/hold").status)
     end
     local connections = {}
-    for i = 1, 180 do -- 54 s
+    for i = 1, 180 do -- 54 s at least
       connections[i] = server:begin("GET", "/hold")
     end
     support.eventually("most to wait", function() return server:metric("pool_waiting") > 150 end)

@@ -22,7 +22,7 @@ end)
 app.get("/alive", function() return 200, { alive = true } end)
 ]]
 
-local BOUND = 5 -- seconds; a hang takes longer
+local BOUND = 30 -- seconds; a hang takes longer
 
 local FOREVER = "function() while true do end end"
 
