@@ -84,12 +84,19 @@ static bool takes_answer(struct client *client)
     return true;
 }
 
+/* The worker may have stood still since MHD got the answer: it is given some turns to send it
+ * before its client is held to be slow. */
 static void time_out_sending(struct exchange *exchange)
 {
     struct client *client = exchange->client;
-    uint64_t patience = client->http->options.send_timeout;
+    struct http *http = client->http;
+    uint64_t patience = http->options.send_timeout;
     if (patience && takes_answer(client)) {
-        client_set_due(client, client->http->loop->now + patience);
+        client_set_due(client, http->loop->now + patience);
+    } else if (!exchange->overdue) {
+        exchange->overdue = true;
+        http->ready = true;
+        client_set_due(client, http->loop->now + SEND_GRACE);
     } else {
         exchange->request->error = ERROR_DEADLINE;
         cut(client);

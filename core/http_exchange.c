@@ -31,8 +31,6 @@ enum {
 
 /* How long a request is polled before it is suspended: up to twice this. */
 #define POLL_TIME MILLISECONDS(10)
-/* How long after the deadline an answer may still be on its way. */
-#define SEND_GRACE MILLISECONDS(100)
 
 /* -- Stages -- */
 

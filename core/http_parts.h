@@ -23,6 +23,10 @@ enum { ID_PREFIX = 9 }; /* eight random digits and a dash */
 /* A connection without a request. */
 #define IDLE_TIME SECONDS(75)
 
+/* How long after the deadline an answer may still be on its way, and once again when it still is.
+ */
+#define SEND_GRACE MILLISECONDS(50)
+
 struct http {
     struct loop *loop; /* borrowed */
     struct http_options options;
@@ -78,6 +82,7 @@ struct exchange {
     bool known;           /* on_headers() was called, so on_end() must be */
     bool polled;          /* MHD calls for it in each run */
     bool suspended;       /* MHD leaves it alone until it is resumed */
+    bool overdue;         /* the time for its answer has passed once */
     uint64_t handed_over; /* when the application got it */
     uint64_t body_seen;   /* bytes, those thrown away included */
     int status;           /* what the client was told; 0 if nothing */

@@ -30,6 +30,7 @@ struct server {
     struct watch control; /* 'd': drain, 'a': answer `kept`, 'q': quit */
     struct request *kept; /* the request for /keep; NULL if there is none */
     bool quit;
+    bool halting; /* it is to stand still behind this turn */
     unsigned begun, ended, gone;
 };
 
@@ -49,13 +50,16 @@ static void answer(struct request *request, int status, const char *text)
     request_done(request);
 }
 
-/* With "&busy" the worker has been at something else until long after the deadline. */
+/* With "&busy" the worker has been at something else until long after the deadline; with "&halt" it
+ * stands still for that long when it has the answer. */
 static void on_wait_over(struct timer *timer)
 {
-    struct request *request = list_entry(timer, struct parked, timer)->request;
+    struct parked *parked = list_entry(timer, struct parked, timer);
+    struct request *request = parked->request;
     if (strstr(request->query, "&busy")) {
         poll(NULL, 0, 300);
     }
+    parked->server->halting = strstr(request->query, "&halt");
     answer(request, 200, "waited");
 }
 
@@ -198,6 +202,14 @@ static void on_control(struct watch *watch, uint32_t events)
     }
 }
 
+static void halt(struct server *server)
+{
+    if (server->halting) {
+        server->halting = false;
+        poll(NULL, 0, 700);
+    }
+}
+
 static int serve(int listen_fd, int control_fd, uint64_t deadline)
 {
     struct server server = {.control.fd = -1};
@@ -221,6 +233,7 @@ static int serve(int listen_fd, int control_fd, uint64_t deadline)
     while (!server.quit) {
         loop_wait(&server.loop, http_next(server.http));
         http_run(server.http);
+        halt(&server);
     }
     http_destroy(server.http);
     loop_finish(&server.loop);
@@ -338,6 +351,8 @@ static const struct {
     {"a long wait", GET("/wait?60"), 200, "waited", false},
     {"a short wait of a busy worker", GET("/wait?2&busy"), 200, "waited", false},
     {"a long wait of a busy worker", GET("/wait?380&busy"), 200, "waited", false},
+    {"a short wait of a worker that halts", GET("/wait?2&halt"), 200, "waited", false},
+    {"a long wait of a worker that halts", GET("/wait?60&halt"), 200, "waited", false},
     {"a refusal by the handler", GET("/nothing"), 404, "/problems/not-found", false},
     {"a refused request with a body", POST("/nothing", "Content-Length: 5\r\n") "hello", 404,
      "/problems/not-found", false},
