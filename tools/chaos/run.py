@@ -26,7 +26,7 @@ from stage import POOL_MAX, Stage
 
 EPOCH = 15  # seconds of load between two looks at the books
 RECOVERY = 10  # seconds that the server may take until it serves again
-EXCESS = 3  # seconds that PostgreSQL may take to end sessions that were cut off
+EXCESS = 6  # seconds that PostgreSQL may take to end sessions that were cut off
 CLIENTS = 12
 REST = 2.5  # seconds in which workers without requests give back what the last ones left
 WARM_UP = 0.4  # share of a soak whose memory is not looked at
