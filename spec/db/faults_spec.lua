@@ -133,15 +133,18 @@ describe("a database fault", function()
   end
 
   local function end_sessions()
-    server.db:exec("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'moonpool'")
+    server.db:exec([[
+      select pg_terminate_backend(pid, 10000) from pg_stat_activity where application_name = 'moonpool']])
   end
 
-  -- A session that was being opened may have got in before nobody could any more.
+  -- A session that was being opened may have got in before nobody could any more, and a worker may
+  -- not know yet that one has ended.
   local function wait_red_without_sessions()
-    support.eventually("a red light", function()
+    support.eventually("a red light, and no sessions", function()
       end_sessions()
       server:get("/count")
-      return server:readyz().status == 503
+      local figures = server:metrics()
+      return figures.pool_idle_sessions + figures.pool_acquired_sessions == 0 and server:readyz().status == 503
     end)
   end
 
@@ -149,6 +152,16 @@ describe("a database fault", function()
     server.db:wait_running(pattern)
     return server.db:value(([[select pid from pg_stat_activity
       where state = 'active' and application_name <> 'psql' and query like '%s' limit 1]]):format(pattern))
+  end
+
+  -- Until PostgreSQL knows of it: from then on nobody is let in before all others have ended, too.
+  local function crash(pid)
+    support.shell.must("kill -9 " .. pid)
+    support.eventually("the process to be gone", function() return not lfs.attributes("/proc/" .. pid) end)
+  end
+
+  local function wait_database()
+    support.eventually("the database to be back", function() return pcall(server.db.exec, server.db, "select 1") end)
   end
 
   before_each(function()
@@ -213,7 +226,7 @@ describe("a database fault", function()
 
   it("like a crash of one session refuses what is under way", function()
     local connections = begin_all()
-    support.shell.must("kill -9 " .. backend_of("insert into notes%"))
+    crash(backend_of("insert into notes%"))
     open_gate()
     wait_service(BACK_FROM_CRASH)
     assert_refused(connections)
@@ -229,8 +242,9 @@ describe("a database fault", function()
 
   it("like a crash in the middle of a batch leaves nothing of it", function()
     local connection = server:begin("POST", "/slowly/fault")
-    support.shell.must("kill -9 " .. backend_of("%pg_sleep%"))
+    crash(backend_of("%pg_sleep%"))
     assert_refused { connection }
+    wait_database()
     wait_service(BACK_FROM_CRASH)
     assert.equal(0, server.db:count("notes where text = 'fault'"))
   end)
@@ -264,7 +278,7 @@ describe("a database fault", function()
     it("like a crash in the middle of COMMIT is never told as a plain failure: " .. path, function()
       with_stuck_commits(function()
         local connection = server:begin("POST", path)
-        support.shell.must("kill -9 " .. committing())
+        crash(committing())
         support.problem(assert(connection:receive()), 500, "outcome-unknown")
         connection:close()
       end)
@@ -374,9 +388,10 @@ describe("a database fault", function()
   end)
 
   it("like too few sessions for all shares those there are", function()
-    server.db:exec("alter role app connection limit 3")
+    server.db:exec("alter role app connection limit 0")
     finally(function() server.db:exec("alter role app connection limit -1") end)
-    end_sessions()
+    wait_red_without_sessions()
+    server.db:exec("alter role app connection limit 3")
     support.eventually("a session", function() return server:post("/transaction/first").status == 201 end)
     local created = 0
     -- A worker that has got none of them refuses, be it all of these requests.
