@@ -1,11 +1,13 @@
 /* The memory of a batch: an array of items, parameters in an arena. */
 #include "batch.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "bulk.h"
 #include "pg_result.h"
+#include "statement.h"
 
 enum { FIRST_CAPACITY = 8, KEPT_CAPACITY = 1024 };
 
@@ -147,6 +149,20 @@ void batch_drop_front(struct batch *batch)
     batch->count--;
     batch->hidden--;
     memmove(batch->items, batch->items + 1, batch->count * sizeof *batch->items);
+}
+
+void batch_blame(const struct batch *batch, const struct batch_item *item, struct error *err)
+{
+    size_t index = (size_t)(item - batch->items);
+    if (index >= batch->hidden) {
+        err->item = index - batch->hidden + 1;
+    }
+    if (item->source) {
+        snprintf(err->where, sizeof err->where, "%s:%d", item->source, item->line);
+    }
+    if (item->statement->name) {
+        snprintf(err->statement, sizeof err->statement, "%s", item->statement->name);
+    }
 }
 
 size_t batch_memory(const struct batch *batch)

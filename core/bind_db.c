@@ -51,13 +51,13 @@ static struct batch_item *last_item(struct script_tx *script_tx)
 
 static int push_rows(lua_State *L, struct script_tx *script_tx)
 {
-    bind_rows_push(L, last_item(script_tx));
+    bind_rows_push(L, &script_tx->tx.batch, last_item(script_tx));
     return 1;
 }
 
 static int push_row(lua_State *L, struct script_tx *script_tx)
 {
-    bind_row_push_first(L, last_item(script_tx));
+    bind_row_push_first(L, &script_tx->tx.batch, last_item(script_tx));
     return 1;
 }
 
@@ -67,13 +67,13 @@ static int push_count(lua_State *L, struct script_tx *script_tx)
     return 1;
 }
 
-static void push_by_kind(lua_State *L, struct batch_item *item)
+static void push_by_kind(lua_State *L, const struct batch *batch, struct batch_item *item)
 {
     enum statement_kind kind = item->statement->kind;
     if (kind == STATEMENT_ONE) {
-        bind_row_push_first(L, item);
+        bind_row_push_first(L, batch, item);
     } else if (kind == STATEMENT_MANY || (kind == STATEMENT_TEXT && item->result)) {
-        bind_rows_push(L, item);
+        bind_rows_push(L, batch, item);
     } else {
         lua_pushinteger(L, item->count);
     }
@@ -96,7 +96,7 @@ static int push_all(lua_State *L, struct script_tx *script_tx)
     size_t count = batch->count - batch->hidden;
     lua_createtable(L, (int)count, 0);
     for (size_t i = 0; i < count; i++) {
-        push_by_kind(L, &batch->items[batch->hidden + i]);
+        push_by_kind(L, batch, &batch->items[batch->hidden + i]);
         lua_rawseti(L, -2, (lua_Integer)i + 1);
     }
     set_count(L, count);

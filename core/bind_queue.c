@@ -1,7 +1,6 @@
 /* Queueing statements. An item becomes part of the batch when all its parameters fit. */
 #include "bind_queue.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include <lauxlib.h>
@@ -263,16 +262,12 @@ static void check_count(lua_State *L, const struct statement *statement, int cou
     luaL_argcheck(L, count <= UINT16_MAX, 2, "a statement has at most 65535 parameters");
 }
 
+/* The rows of a :bulk statement are one item, each queued at a line of its own. */
 static void raise_at_item(lua_State *L, const struct batch *batch, const struct batch_item *item,
                           struct error *err)
 {
-    err->item = (size_t)(item - batch->items) + 1 - batch->hidden;
-    if (!bind_place_write(L, err->where, sizeof err->where)) {
-        snprintf(err->where, sizeof err->where, "%s:%d", item->source, item->line);
-    }
-    if (item->statement->name) {
-        snprintf(err->statement, sizeof err->statement, "%s", item->statement->name);
-    }
+    batch_blame(batch, item, err);
+    bind_place_write(L, err->where, sizeof err->where);
     bind_error_raise(L, err);
 }
 

@@ -3,7 +3,6 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
 
 #include <lua.h>
 
@@ -17,14 +16,11 @@
 #include "statement.h"
 #include "vm.h"
 
-static int refuse_columns(lua_State *L, const struct batch_item *item)
+static int refuse_columns(lua_State *L, const struct batch *batch, const struct batch_item *item)
 {
     struct error err;
     shape_check(item->result, &err);
-    snprintf(err.where, sizeof err.where, "%s:%d", item->source, item->line);
-    if (item->statement->name) {
-        snprintf(err.statement, sizeof err.statement, "%s", item->statement->name);
-    }
+    batch_blame(batch, item, &err);
     return bind_error_raise(L, &err);
 }
 
@@ -36,7 +32,8 @@ static int refuse_memory(lua_State *L)
 }
 
 /* The load has checked the columns of named statements, but DDL may have changed them since. */
-void bind_result_take(lua_State *L, struct bind_result *held, struct batch_item *item)
+void bind_result_take(lua_State *L, struct bind_result *held, const struct batch *batch,
+                      struct batch_item *item)
 {
     struct row_form *form = row_forms_get(&generation_of(L)->forms, item->statement, item->result);
     size_t bytes = pg_result_memory(item->result);
@@ -44,7 +41,7 @@ void bind_result_take(lua_State *L, struct bind_result *held, struct batch_item 
     held->vm = vm_of(L);
     if (!sound || !vm_charge(held->vm, bytes)) {
         row_form_release(form);
-        sound ? refuse_memory(L) : refuse_columns(L, item);
+        sound ? refuse_memory(L) : refuse_columns(L, batch, item);
     }
     held->form = form;
     held->bytes = bytes;

@@ -7,6 +7,7 @@
 
 #include "buffer.h"
 
+struct batch;
 struct batch_item;
 struct error;
 struct lua_State;
@@ -23,10 +24,11 @@ struct bind_result {
     struct buffer scratch;    /* owned; for bind_value_push() */
 };
 
-/* Takes over the item's result, and sets that to NULL as soon as it has. Raises instead
- * ERROR_SCRIPT if its columns make no row, see shape_check(), and ERROR_MEMORY if it needs more
- * memory than is left. */
-void bind_result_take(struct lua_State *L, struct bind_result *held, struct batch_item *item);
+/* Takes over the result of an item of `batch`, and sets that to NULL as soon as it has. Raises
+ * instead ERROR_SCRIPT if its columns make no row, see shape_check(), and ERROR_MEMORY if it needs
+ * more memory than is left. */
+void bind_result_take(struct lua_State *L, struct bind_result *held, const struct batch *batch,
+                      struct batch_item *item);
 void bind_result_release(struct bind_result *held);
 
 /* To be called before bind_result_write(). -1 with ERROR_SCRIPT if a column's name is not valid

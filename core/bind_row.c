@@ -193,11 +193,12 @@ static void forget(struct handling *handling, struct unread *unread)
     release(&unread->holding);
 }
 
-static struct unread *keep(lua_State *L, struct handling *handling, struct batch_item *item)
+static struct unread *keep(lua_State *L, struct handling *handling, const struct batch *batch,
+                           struct batch_item *item)
 {
     struct unread *unread = arena_zalloc(&handling->request->arena, sizeof *unread);
     unread->holding.release = release;
-    bind_result_take(L, &unread->held, item);
+    bind_result_take(L, &unread->held, batch, item);
     unread->number = ++handling->runner->last_row;
     list_append(&handling->unread, &unread->holding.link);
     handling->unread_count++;
@@ -244,7 +245,7 @@ static void read(lua_State *L, int table)
     forget(handling, unread);
 }
 
-void bind_row_push_first(lua_State *L, struct batch_item *item)
+void bind_row_push_first(lua_State *L, const struct batch *batch, struct batch_item *item)
 {
     struct handling *handling = handling_of(L);
     if (pg_result_rows(item->result) == 0) {
@@ -253,7 +254,7 @@ void bind_row_push_first(lua_State *L, struct batch_item *item)
         item->result = NULL;
         return;
     }
-    struct unread *unread = keep(L, handling, item);
+    struct unread *unread = keep(L, handling, batch, item);
     push_unread(L, unread);
     if (handling->unread_count > MOST_UNREAD) {
         read(L, lua_gettop(L));

@@ -2,6 +2,7 @@
 #ifndef MOONPOOL_BIND_ROW_H
 #define MOONPOOL_BIND_ROW_H
 
+struct batch;
 struct batch_item;
 struct bind_result;
 struct lua_State;
@@ -21,7 +22,7 @@ void bind_row_push(struct lua_State *L, struct bind_result *held, int row, int k
  * the client as they are: until something looks at it the row is an empty table, and goes to JSON
  * straight from the result. That ends with the request: looking at it for the first time later
  * raises. */
-void bind_row_push_first(struct lua_State *L, struct batch_item *item);
+void bind_row_push_first(struct lua_State *L, const struct batch *batch, struct batch_item *item);
 
 /* Makes the value at `index` a plain table if it is a row that nobody has looked at: lua_next() and
  * the raw functions of Lua's C interface would find nothing in it. */

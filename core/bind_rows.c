@@ -54,12 +54,12 @@ static int collect(lua_State *L)
     return 0;
 }
 
-void bind_rows_push(lua_State *L, struct batch_item *item)
+void bind_rows_push(lua_State *L, const struct batch *batch, struct batch_item *item)
 {
     struct rows *rows = bind_type_new(L, type_name, sizeof *rows, USER_VALUES);
     list_init(&rows->holding.link);
     rows->holding.release = release;
-    bind_result_take(L, &rows->held, item);
+    bind_result_take(L, &rows->held, batch, item);
     rows->count = pg_result_rows(rows->held.result);
     list_append(&handling_of(L)->holdings, &rows->holding.link);
 }

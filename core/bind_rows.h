@@ -4,6 +4,7 @@
 #ifndef MOONPOOL_BIND_ROWS_H
 #define MOONPOOL_BIND_ROWS_H
 
+struct batch;
 struct batch_item;
 struct lua_State;
 
@@ -15,6 +16,6 @@ void bind_rows_open(struct lua_State *L);
 
 /* Pushes the result. The item's result is taken over and set to NULL as soon as Lua owns it, so
  * that an error on the way loses nothing: see bind_result_take(). */
-void bind_rows_push(struct lua_State *L, struct batch_item *item);
+void bind_rows_push(struct lua_State *L, const struct batch *batch, struct batch_item *item);
 
 #endif

@@ -2,7 +2,6 @@
  * and a Sync ends a run. */
 #include "pg_pipeline.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include <libpq-fe.h>
@@ -32,16 +31,7 @@ static void item_error(struct batch *batch, size_t index, const struct error *er
         return;
     }
     batch->error = *err;
-    if (index >= batch->hidden) {
-        batch->error.item = index - batch->hidden + 1;
-    }
-    if (item->source) {
-        snprintf(batch->error.where, sizeof batch->error.where, "%s:%d", item->source, item->line);
-    }
-    if (item->statement->name) {
-        snprintf(batch->error.statement, sizeof batch->error.statement, "%s",
-                 item->statement->name);
-    }
+    batch_blame(batch, item, &batch->error);
 }
 
 /* A session that is read-only by our own wish may say 25006; class 53 is a lack of space or memory,
