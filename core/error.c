@@ -63,6 +63,12 @@ enum error_code error_from_sqlstate(const char *sqlstate)
     return ERROR_DATABASE;
 }
 
+bool error_ends_session(const struct error *err)
+{
+    return err->code == ERROR_UNAVAILABLE && strncmp(err->sqlstate, "53", 2) != 0 &&
+           strcmp(err->sqlstate, "25006") != 0;
+}
+
 enum error_code error_from_slug(const char *slug)
 {
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {

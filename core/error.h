@@ -82,4 +82,9 @@ enum error_code error_from_status(int status);
 /* The code for a PostgreSQL SQLSTATE of five characters; ERROR_DATABASE for those not listed. */
 enum error_code error_from_sqlstate(const char *sqlstate);
 
+/* True if a session on which PostgreSQL said this is of no more use. A lack of space or memory
+ * (class 53) the next session would meet too, and a refused write (25006) may be the doing of one
+ * transaction. */
+bool error_ends_session(const struct error *err);
+
 #endif

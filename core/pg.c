@@ -167,7 +167,8 @@ static bool turn_copy(struct pg *pg, uint32_t events)
         pg_lost_with_message(pg, "the connection to PostgreSQL was lost");
         return false;
     }
-    pg->pipeline.retire = pg->pipeline.retire || pg->copy.retire;
+    pg->pipeline.retire |= pg->copy.retire;
+    pg->pipeline.refused_write |= pg->copy.refused_write;
     pg_flush(pg);
     return true;
 }

@@ -139,8 +139,9 @@ bool pg_release(struct pg *pg, bool cancel);
 /* True if the session should not be used again, whatever its state. */
 bool pg_is_worn(const struct pg *pg);
 
-/* True if the server has refused a write on it, and says that it is read-only: by its own settings,
- * not by those of a transaction. */
+/* True if the server has refused a write on it, and reports that it is read-only: by its own
+ * settings or as a standby, not by what a transaction has set. To be asked when a run has ended: it
+ * reports a change before it is ready for the next one. */
 bool pg_turned_read_only(const struct pg *pg);
 
 /* Says goodbye; on_closed() follows when the server has closed too. Not while it is LENT. */

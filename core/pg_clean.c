@@ -111,16 +111,20 @@ static bool is_in_transaction(const struct pg *pg)
 
 bool pg_is_worn(const struct pg *pg)
 {
-    return pg->pipeline.retire || pg->pipeline.prepared.held > MOST_PREPARED ||
-           PQstatus(pg->conn) != CONNECTION_OK;
+    return pg->pipeline.retire || pg_turned_read_only(pg) ||
+           pg->pipeline.prepared.held > MOST_PREPARED || PQstatus(pg->conn) != CONNECTION_OK;
+}
+
+static bool is_on(const struct pg *pg, const char *setting)
+{
+    const char *value = PQparameterStatus(pg->conn, setting);
+    return value && strcmp(value, "on") == 0;
 }
 
 bool pg_turned_read_only(const struct pg *pg)
 {
-    const char *read_only = pg->pipeline.refused_write
-                                ? PQparameterStatus(pg->conn, "default_transaction_read_only")
-                                : NULL;
-    return read_only && strcmp(read_only, "on") == 0;
+    return pg->pipeline.refused_write &&
+           (is_on(pg, "default_transaction_read_only") || is_on(pg, "in_hot_standby"));
 }
 
 static bool is_at_rest(const struct pg *pg)

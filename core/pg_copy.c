@@ -73,8 +73,8 @@ static void take_error(struct pg_copy *copy, const PGresult *result)
 {
     struct error err;
     pg_result_error(result, &err, NULL);
-    copy->retire =
-        copy->retire || (err.code == ERROR_UNAVAILABLE && strncmp(err.sqlstate, "53", 2) != 0);
+    copy->retire |= error_ends_session(&err);
+    copy->refused_write |= strcmp(err.sqlstate, "25006") == 0;
     if (copy->run && copy->run->error.code == ERROR_NONE) {
         const char *context = PQresultErrorField(result, PG_DIAG_CONTEXT);
         err.row = context ? find_row(context, copy->run->table) : 0;

@@ -40,6 +40,7 @@ struct pg_copy {
     bool answered;        /* the server has said something before the end: most likely an error */
     unsigned fed_in_vain; /* times it was fed since then */
     bool retire;          /* an error said that the session is of no more use */
+    bool refused_write;   /* 25006 */
     uint64_t notices;     /* that have come while it is fed */
     uint64_t notices_before; /* as of the last copy_read() */
 };

@@ -49,10 +49,10 @@ struct pipeline {
     bool unsynced;          /* pipeline_sync() waits for a run that is not wholly sent */
     bool unconfirmed;       /* the commit of the segment under way was not confirmed by a standby */
     bool traces;            /* what ran on it may have left something behind in the session */
-    bool refused_write;     /* 25006, not by our own wish */
+    bool refused_write;     /* 25006, not by our own wish: see pg_turned_read_only() */
     bool outdated;          /* DDL has made what is prepared stale: others have to hear of it */
-    bool retire; /* the session is of no more use: an error said so (57P01, 25006, 08), or it cannot
-                  be made clean */
+    bool retire;       /* the session is of no more use: an error said so (57P01, 08), or it cannot
+                        be made clean */
     bool sync_failed;  /* the Sync expected has failed, and its own answer is still to come */
     bool broken;       /* COPY was begun by SQL text: the protocol cannot go on from there */
     uint64_t executed; /* statements executed since the connection was opened */

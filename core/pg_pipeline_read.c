@@ -34,14 +34,11 @@ static void item_error(struct batch *batch, size_t index, const struct error *er
     batch_blame(batch, item, &batch->error);
 }
 
-/* A session that is read-only by our own wish may say 25006; class 53 is a lack of space or memory,
- * which the next session would meet too. */
-static bool ends_session(const struct pipeline *pipeline, const struct batch *batch,
-                         const struct error *err)
+/* A session that is read-only by our own wish does so, too. */
+static bool refuses_write(const struct pipeline *pipeline, const struct batch *batch,
+                          const struct error *err)
 {
-    bool read_only = pipeline->read_only || batch->read_only;
-    return err->code == ERROR_UNAVAILABLE && strncmp(err->sqlstate, "53", 2) != 0 &&
-           !(read_only && strcmp(err->sqlstate, "25006") == 0);
+    return strcmp(err->sqlstate, "25006") == 0 && !pipeline->read_only && !batch->read_only;
 }
 
 /* PostgreSQL knows one statement; the values that it tells show which of the rows it was. */
@@ -82,10 +79,8 @@ static void take_failure(struct pipeline *pipeline, struct batch *batch, size_t 
     struct error err;
     pg_result_error(result, &err, NULL);
     err.row = find_row(&batch->items[index], result, &err);
-    if (ends_session(pipeline, batch, &err)) {
-        pipeline->retire = true;
-        pipeline->refused_write |= strcmp(err.sqlstate, "25006") == 0;
-    }
+    pipeline->retire |= error_ends_session(&err);
+    pipeline->refused_write |= refuses_write(pipeline, batch, &err);
     if (stale) {
         note_stale(pipeline, statement, result, &err);
     }

@@ -16,6 +16,7 @@ static void take_copy_error(struct tx *tx)
 {
     if (tx->error.code == ERROR_NONE) {
         tx->error = tx->copy.error;
+        tx_note_refused_write(tx);
     }
     if (tx->error.code == ERROR_NONE && tx->copy_cut) {
         error_set(&tx->error, ERROR_DATABASE,

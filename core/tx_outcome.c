@@ -66,6 +66,14 @@ bool tx_may_have_committed(const struct tx *tx)
     return false;
 }
 
+void tx_note_refused_write(struct tx *tx)
+{
+    bool by_server = tx->pg ? pg_turned_read_only(tx->pg) : !tx->options.read_only;
+    if (strcmp(tx->error.sqlstate, "25006") == 0 && !by_server) {
+        tx->error.code = ERROR_DATABASE;
+    }
+}
+
 void tx_note_outcome(struct tx *tx)
 {
     tx->error = tx->batch.error;
@@ -75,9 +83,7 @@ void tx_note_outcome(struct tx *tx)
     if (outcome_is_unknown(tx)) {
         error_set(&tx->error, ERROR_OUTCOME_UNKNOWN, "COMMIT was sent, but its answer was lost");
     }
-    if (tx->options.read_only && strcmp(tx->error.sqlstate, "25006") == 0) {
-        tx->error.code = ERROR_DATABASE; /* The script's mistake, not a standby. */
-    }
+    tx_note_refused_write(tx);
     if (tx->options.limited && tx->error.code == ERROR_DEADLINE) {
         tx_tell_timeout(tx); /* The server's clock was ahead of ours. */
     }

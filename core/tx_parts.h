@@ -47,6 +47,10 @@ void tx_count_broken_off(struct tx *tx);
  * once more might do it twice. */
 bool tx_may_have_committed(const struct tx *tx);
 
+/* A write that was refused because the script has made its transaction read-only is its mistake,
+ * not a server that takes none any more. */
+void tx_note_refused_write(struct tx *tx);
+
 /* The batch, or the connection, has ended: sets `error` and `failed`. */
 void tx_note_outcome(struct tx *tx);
 
