@@ -1,4 +1,6 @@
 -- What the pool does with its sessions while nobody uses them, and what it tells of it.
+local lfs = require "lfs"
+
 local support = require "spec.support"
 
 local SCRIPT = [[
@@ -8,18 +10,23 @@ local db = app.db
 app.get("/pid", function()
   return db:transaction(function(tx) return tx:query_row("select pg_backend_pid() as pid") end)
 end)
-app.get("/hold", { deadline = 30 }, function()
-  db:transaction(function(tx) tx:query("select pg_sleep(25), 'hold'") end)
+app.get("/hold", { deadline = 60 }, function()
+  db:transaction(function(tx) tx:query("lock table gate in access share mode") end)
+  return {}
 end)
 app.get("/late", { deadline = 0.2 }, function()
   db:transaction(function(tx) tx:query("select 1") end)
 end)
 ]]
 
-local HOLDING = "state = 'active' and query like '%''hold''%'"
+local HOLDING = "state = 'active' and query like 'lock table gate in access share%'"
 
 local function start(...)
-  return support.server.start { script = SCRIPT, flags = { "--workers", 1, "--lanes", 0, "--no-watch", ... } }
+  return support.server.start {
+    script = SCRIPT,
+    migration = "create table gate ()",
+    flags = { "--workers", 1, "--lanes", 0, "--no-watch", ... },
+  }
 end
 
 local function sessions(server, condition)
@@ -30,13 +37,17 @@ end
 
 -- Runs `fn` while `count` requests hold a session each.
 local function holding(server, count, fn)
-  support.http.at_once(server.url, count, function() return "GET", "/hold" end, function()
+  local gate = server.db:session()
+  gate:exec("begin; lock table gate")
+  local answers = support.http.at_once(server.url, count, function() return "GET", "/hold" end, function()
     support.eventually("sessions to be held", function() return #sessions(server, HOLDING) == count end)
     fn()
-    for _, session in ipairs(sessions(server, HOLDING)) do
-      server.db:exec(("select pg_cancel_backend(%d)"):format(session.pid))
-    end
+    gate:exec("commit")
   end)
+  gate:close()
+  for _, answer in ipairs(answers) do
+    assert.equal(200, answer.status, answer.body)
+  end
 end
 
 describe("a session", function()
@@ -77,7 +88,8 @@ describe("a session", function()
     for _ = 1, 10 do
       local pid = server:get("/pid"):json().pid
       server.db:exec(("select pg_terminate_backend(%d)"):format(pid))
-      support.eventually("it to be gone", function() return #sessions(server, "pid = " .. pid) == 0 end)
+      -- Its connection has been closed then.
+      support.eventually("it to be gone", function() return not lfs.attributes(("/proc/%d"):format(pid)) end)
       assert.not_equal(pid, server:get("/pid"):value().pid)
     end
   end)
