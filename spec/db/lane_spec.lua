@@ -106,43 +106,41 @@ describe("statements of many requests on one lane", function()
     end
   end)
 
+  -- With a time the sessions have ended behind it.
+  local function end_sessions(milliseconds)
+    server.db:exec(([[
+      select pg_terminate_backend(pid, %d) from pg_stat_activity
+      where application_name = 'moonpool' and datname = current_database()
+    ]]):format(milliseconds or 0))
+  end
+
   it("never lose a write to one that fails beside it", function()
     for _ = 1, 5 do
       server.db:exec "truncate marks"
-      server.db:exec [[
-        select pg_terminate_backend(pid) from pg_stat_activity
-        where application_name = 'moonpool' and datname = current_database()
-      ]]
+      end_sessions()
       local answers = support.http.at_once(server.url, 20, function(i)
         return "GET", i % 2 == 0 and "/mark" or "/divide/0"
       end)
-      local marked = 0
+      local marked, unknown = 0, 0
       for i, answer in ipairs(answers) do
         marked = marked + (i % 2 == 0 and answer.status == 200 and 1 or 0)
+        unknown = unknown + (answer.body:find("/outcome-unknown", 1, true) and 1 or 0)
       end
-      assert.equal(marked, server.db:count("marks"))
+      local kept = server.db:count("marks")
+      assert.is_true(marked <= kept and kept <= marked + unknown, marked .. " " .. kept .. " " .. unknown)
     end
   end)
 
   it("survive the loss of their connection", function()
     local worker = server:workers()[1]
-    local answers = notes_at_once(100, function()
-      server.db:exec [[
-        select pg_terminate_backend(pid) from pg_stat_activity
-        where application_name = 'moonpool' and datname = current_database()
-      ]]
-    end)
+    local answers = notes_at_once(100, end_sessions)
     for _, answer in ipairs(answers) do
       assert.is_true(answer.status == 200 or answer.status == 503, answer.body)
     end
     for _ = 1, 10 do
-      notes_at_once(100, function()
-        server.db:exec [[
-          select pg_terminate_backend(pid) from pg_stat_activity
-          where application_name = 'moonpool' and datname = current_database()
-        ]]
-      end)
+      notes_at_once(100, end_sessions)
     end
+    end_sessions(20000)
     assert.equal(worker, server:workers()[1])
     support.eventually("a lane again", function() return server:get("/notes/1").status == 200 end)
     assert_notes(notes_at_once(100))
