@@ -49,7 +49,8 @@ end)
 local echo = db:group("echo", function(_, inputs) return inputs end)
 
 app.post("/keep", { deadline = 20 }, function(req) return 200, keep(req.body) end)
-app.post("/keep-hurried", { deadline = 2 }, function(req) return 200, keep(req.body) end)
+app.post("/keep-hurried", { deadline = 1 }, function(req) return 200, keep(req.body) end)
+app.post("/keep-late", { deadline = 2.5 }, function(req) return 200, keep(req.body) end)
 app.post("/pairwise", { deadline = 20 }, function(req) return 200, pairwise(req.body) end)
 app.post("/echo", function(req) return 200, echo(req.body) end)
 app.post("/plain", function(req) return 200, { type = type(echo(req.body.value)) } end)
@@ -239,7 +240,7 @@ describe("inputs of a group that come at the same time", function()
   it("survive one whose deadline passes while the group is at work, and which leaves nothing", function()
     local late
     local answers = together(server, "/keep", texts(3, "goes on"), function()
-      late = server:begin("POST", "/keep-hurried", { json = { text = "late", sleep = 4 } })
+      late = server:begin("POST", "/keep-late", { json = { text = "late", sleep = 4 } })
       wait_in_flight(server, 4)
     end)
     support.problem(late:receive(), 504, "deadline-exceeded")
@@ -252,7 +253,7 @@ describe("inputs of a group that come at the same time", function()
   end)
 
   it("are answered 504 when all their deadlines pass while the group is at work", function()
-    local answers = together(server, "/keep-hurried", {
+    local answers = together(server, "/keep-late", {
       { text = "endless 1", sleep = 60 }, { text = "endless 2", sleep = 60 },
     })
     for _, answer in ipairs(answers) do
@@ -309,8 +310,10 @@ describe("a group whose leading worker is killed", function()
       connections = begin_all(server, "/keep", texts(30, "led"))
       wait_in_flight(server, 30)
       server.db:wait_running("lock table%")
-      local port = server.db:value([[select client_port from pg_stat_activity
-        where datname = current_database() and wait_event_type = 'Lock']])
+      local port = support.eventually("the leader to wait", function()
+        return tonumber(server.db:value([[select client_port from pg_stat_activity
+          where datname = current_database() and wait_event_type = 'Lock']]))
+      end)
       support.shell.must("kill -9 " .. owner_of(server, port))
     end)
     local served = 0
@@ -492,7 +495,11 @@ end)
 describe("creates of users of one name in one group", function()
   local server
 
-  setup(function() server = support.server.start { flags = { "--workers", "2", "--no-watch" } } end)
+  setup(function()
+    server = support.server.prepare { flags = { "--workers", "2", "--no-watch" } }
+    server:edit("scripts/users.lua", "deadline = 2.0", "deadline = 20.0")
+    server:launch()
+  end)
   teardown(function() server:stop() end)
 
   it("give one user and refuse the other", function()
