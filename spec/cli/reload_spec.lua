@@ -177,7 +177,9 @@ describe("a reload of a server that is overloaded", function()
     server = support.server.start {
       script = [[
         local app = require "moonpool"
-        app.get("/hold", { deadline = 600 }, function() return 200, app.db:query_row("select pg_sleep(0.3)") end)
+        app.get("/hold", { deadline = 600 }, function()
+          return 200, app.db:query_row("select pg_advisory_xact_lock_shared(9), pg_sleep(0.3)")
+        end)
       ]],
       statements = "-- name: get_one :one\nselect 1 as one;\n",
       flags = { "--workers", "1", "--pool-max", "1", "--no-watch" },
@@ -189,11 +191,13 @@ describe("a reload of a server that is overloaded", function()
     for _ = 1, 4 do -- uses to go by, for who waits
       assert.equal(200, server:get("/hold").status)
     end
+    local lock = server.db:session()
+    lock:exec("select pg_advisory_lock(9)")
     local connections = {}
-    for i = 1, 180 do -- 54 s at least
+    for i = 1, 180 do -- 54 s to go by
       connections[i] = server:begin("GET", "/hold")
     end
-    support.eventually("most to wait", function() return server:metric("pool_waiting") > 150 end)
+    support.eventually("all but one to wait", function() return server:metric("pool_waiting") == 179 end)
     local generation, offset = server:metric("generation"), #server:log()
     server.process:signal("HUP")
     support.eventually("the reload", function() return server:metric("generation") > generation end)
@@ -204,5 +208,6 @@ describe("a reload of a server that is overloaded", function()
       connection:close()
     end
     assert.matches(" reloaded ", server:wait_log(" reload", offset))
+    lock:close()
   end)
 end)
