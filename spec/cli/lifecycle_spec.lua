@@ -30,6 +30,7 @@ describe("a server that is told to end", function()
       server.db:wait_running("%pg_advisory_xact_lock_shared%")
       server.process:signal(signal)
       support.eventually("no more connections", function() return not pcall(support.http.connect, server.url) end)
+      lock:exec("select pg_sleep(1)") -- who does not wait for the request has ended by then
       lock:close()
       local answer = assert(slow:receive())
       assert.equal(200, answer.status)
