@@ -1,18 +1,17 @@
 -- Statements outside a transaction whose answer nobody hears: a write may have taken effect, a read has
--- not. The functions go on for a second when they are cancelled.
+-- not. The functions go on when they are cancelled, until they are let go.
 local support = require "spec.support"
 
 local MIGRATION = [[
 create table notes (body text not null);
+create table let_go ();
 create function linger() returns integer language plpgsql as $$
-declare
-  over timestamptz;
 begin
-  while over is null or clock_timestamp() < over loop
+  while not exists (select from let_go) loop
     begin
-      perform pg_sleep(case when over is null then 60 else 0.1 end);
+      perform pg_sleep(0.01);
     exception when query_canceled then
-      over := coalesce(over, clock_timestamp() + '1s');
+      null;
     end;
   end loop;
   return 1;
@@ -74,7 +73,11 @@ for name, lanes in pairs { ["with lanes"] = "1", ["without lanes"] = "0" } do
       }
     end)
     teardown(function() server:stop() end)
-    before_each(function() server.db:exec("truncate notes") end)
+    before_each(function() server.db:exec("truncate notes, let_go") end)
+    after_each(function()
+      server.db:exec("insert into let_go default values")
+      server.db:wait_running("%linger()%", false)
+    end)
 
     it("that reads has failed plainly when its deadline passes", function()
       support.problem(server:post("/read", {}), 504, "deadline-exceeded")
