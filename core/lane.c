@@ -2,7 +2,7 @@
  *
  *   CLOSED  -> OPENING  [open_lane]    a statement came by
  *   OPENING -> OPEN     [let_in]       the session is read-only now
- *   OPEN, OPENING -> CLOSED  [break_up]  it stands still: all calls move
+ *   OPEN, OPENING -> CLOSED  [break_up]  it stands still, in use or at rest: all calls move
  *   OPEN, OPENING -> CLOSED  [on_lost]   the connection broke: all calls move
  *   OPEN    -> CLOSED   [retire_if_old] */
 #include "lane.h"
@@ -17,6 +17,10 @@
 
 /* A statement that takes longer is not for lanes, for a while: the database may have been slow. */
 enum { PATIENCE_MS = 50, LEARNT_S = 60 };
+
+/* How long the server may take to show that it is there when nobody waits for it, as with a session
+ * of the pool. */
+enum { CHECKING_MS = 1000 };
 
 /* More calls than this in one lane wait longer than a connection of their own would take. */
 enum { MOST_CALLS = 512 };
@@ -158,6 +162,7 @@ static void let_in(struct lane *lane)
 {
     struct list *item, *following;
     lane->pg->pipeline.read_only = true;
+    lane->heard_at = loop_of(lane)->now;
     pool_renew(lane->lanes->pool, lane->pg);
     lane->state = LANE_OPEN;
     loop_disarm(loop_of(lane), &lane->patience);
@@ -182,6 +187,41 @@ static void on_setup(struct pg_run *run)
     break_up(lane);
 }
 
+static void on_impatience(struct timer *timer)
+{
+    struct lane *lane = list_entry((void *)timer, struct lane, patience);
+    if (!pipeline_is_idle(&lane->pg->pipeline)) {
+        /* Something on it is slow, and nobody knows what: the server sends its answers when a
+         * segment is done. What is slow will show where it has a connection of its own. */
+        break_up(lane);
+    }
+}
+
+static void wait_for(struct lane *lane, uint64_t milliseconds)
+{
+    struct loop *loop = loop_of(lane);
+    loop_arm(loop, &lane->patience, loop->now + MILLISECONDS(milliseconds), on_impatience);
+}
+
+/* Called when something has come back or is about to be sent. */
+static void be_patient(struct lane *lane)
+{
+    lane->checking = false;
+    wait_for(lane, PATIENCE_MS);
+}
+
+static void wait_for_server(struct lane *lane)
+{
+    lane->checking = true;
+    wait_for(lane, CHECKING_MS);
+}
+
+/* True if its patience is that for calls. */
+static bool is_patient(const struct lane *lane)
+{
+    return lane->patience.slot && !lane->checking;
+}
+
 static void begin(struct lane *lane, struct pg *pg)
 {
     lane->pg = pg;
@@ -193,6 +233,7 @@ static void begin(struct lane *lane, struct pg *pg)
     lane->setup_run.done = on_setup;
     pg_start(pg, &lane->setup_run);
     pg_flush(pg);
+    wait_for_server(lane);
 }
 
 static void on_granted(struct pool_waiter *waiter, struct pg *pg, const struct error *err)
@@ -220,31 +261,29 @@ static bool is_at_rest(const struct lane *lane)
     return list_is_empty(&lane->calls) && pipeline_is_idle(&lane->pg->pipeline);
 }
 
-static void retire_if_old(struct lane *lane)
+static bool retire_if_old(struct lane *lane)
 {
     bool old = loop_of(lane)->now >= lane->pg->expires_at || pg_is_worn(lane->pg);
-    if (old && is_at_rest(lane)) {
-        struct pg *pg = lane->pg;
-        close_lane(lane);
-        give_back(lane, pg, true);
+    if (!old || !is_at_rest(lane)) {
+        return false;
     }
+    struct pg *pg = lane->pg;
+    close_lane(lane);
+    give_back(lane, pg, true);
+    return true;
 }
 
-static void on_impatience(struct timer *timer)
+/* A lane that nobody uses would stand for a server that has long fallen silent. Not before the last
+ * check is over, however often they are wanted. */
+static void check_if_rested(struct lane *lane)
 {
-    struct lane *lane = list_entry((void *)timer, struct lane, patience);
-    if (!pipeline_is_idle(&lane->pg->pipeline)) {
-        /* Something on it is slow, and nobody knows what: the server sends its answers when a
-         * segment is done. What is slow will show where it has a connection of its own. */
-        break_up(lane);
+    uint64_t now = loop_of(lane)->now;
+    bool rested = lane->heard_at + lane->lanes->pool->options.health_check <= now;
+    if (rested && !lane->patience.slot && is_at_rest(lane)) {
+        lane->heard_at = now;
+        pg_sync(lane->pg);
+        wait_for_server(lane);
     }
-}
-
-/* Called when something has come back or is about to be sent. */
-static void be_patient(struct lane *lane)
-{
-    struct loop *loop = loop_of(lane);
-    loop_arm(loop, &lane->patience, loop->now + MILLISECONDS(PATIENCE_MS), on_impatience);
 }
 
 /* Calls. */
@@ -272,6 +311,7 @@ static void on_done(struct pg_run *run)
         lanes_note_writer(lane->lanes, run->batch->items[0].statement);
     }
     take_off(call);
+    lane->heard_at = loop_of(lane)->now;
     if (list_is_empty(&lane->calls)) {
         loop_disarm(loop_of(lane), &lane->patience);
     } else {
@@ -313,7 +353,7 @@ bool lanes_submit(struct lanes *lanes, struct lane_call *call, struct batch *bat
         pool_renew(lanes->pool, lane->pg);
         pg_start(lane->pg, &call->run);
         lane->unflushed = true;
-    } else if (!lane->patience.slot) {
+    } else if (!is_patient(lane)) {
         be_patient(lane);
     }
     return true;
@@ -332,14 +372,13 @@ void lanes_forget(struct lanes *lanes, struct lane_call *call)
 static void flush_lane(struct lane *lane)
 {
     if (lane->unflushed) {
-        bool at_rest = !lane->patience.slot;
         lane->unflushed = false;
         pg_sync(lane->pg);
-        if (at_rest) {
+        if (!is_patient(lane)) {
             be_patient(lane);
         }
-    } else {
-        retire_if_old(lane);
+    } else if (!retire_if_old(lane)) {
+        check_if_rested(lane);
     }
 }
 

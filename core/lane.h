@@ -40,6 +40,8 @@ struct lane {
     uint32_t count;        /* how many they are */
     bool unflushed;        /* something was queued since the last flush */
     struct timer patience; /* how long it may stand still */
+    bool checking;         /* it is that for the server, while no call is waited for */
+    uint64_t heard_at;     /* when an answer last came, or was last asked for at rest */
     struct batch setup;    /* makes the session read-only */
     struct pg_run setup_run;
 };

@@ -154,6 +154,27 @@ describe("a network that swallows everything", function()
     assert.is_true(kept >= 2 * created and kept <= 2 * (created + unknown), kept .. " rows")
   end)
 
+  it_when_made("is noticed by a server that nobody asks anything of the database, lanes and all", function()
+    local quiet = support.server.start {
+      app = false,
+      script = SCRIPT,
+      database = server.database,
+      migrate = false,
+      flags = { "--workers", "1", "--pool-health-check", "1s", "--no-watch" },
+    }
+    finally(function()
+      mend()
+      quiet:stop()
+    end)
+    support.eventually("a lane to be at rest", function()
+      return quiet:get("/count").status == 200 and quiet:metric("pool_acquired_sessions") == 1
+    end)
+    cut()
+    support.eventually("a red light", function() return quiet:readyz().status == 503 end, BACK)
+    mend()
+    support.eventually("a green light", function() return quiet:readyz().status == 200 end, BACK)
+  end)
+
   it_when_made("is noticed: requests are refused at once, and it is not ready before it is over", function()
     cut_under_load()
     support.eventually("a red light", function()
