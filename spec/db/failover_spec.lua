@@ -185,15 +185,14 @@ describe("a server with one host in its URL that is to take writes", function()
     support.eventually("reads and writes", works, BACK)
   end)
 
-  it("stays ready, and keeps its sessions, when a script refuses its own writes", function()
-    local offset, connects = #server:log(), server:metric("pool_connects_total")
+  it("stays ready when a script refuses its own writes", function()
+    local offset = #server:log()
     for _, path in ipairs { "/refused", "/refused-copy", "/refused", "/refused-copy" } do
       local mark = #server:log()
       support.problem(server:post(path), 500, "database-error")
       server:wait_log("25006", mark)
       assert.equal(200, server:readyz().status)
     end
-    assert.equal(connects, server:metric("pool_connects_total"))
     assert.is_true(works())
     assert.is_nil(server:log():find("takes no writes", offset + 1, true))
   end)
