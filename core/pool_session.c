@@ -21,6 +21,9 @@ enum { ANSWERING_S = 5 };
  * nobody's for a moment. */
 enum { SILENCE_MS = 1500 };
 
+/* A worker whose housework is later than this stood still, and has not listened either. */
+enum { LATE_MS = 250 };
+
 static void on_failed(struct pg *pg, const struct error *err);
 static void on_cancel(struct pg *pg);
 static bool server_answers(struct pg *pg);
@@ -295,13 +298,13 @@ static void check_rested(struct pool *pool)
 
 /* A session that is being opened would tell, but much later. One that another worker has is to be
  * had: it will give it up. */
-static void end_silence(struct pool *pool)
+static void end_silence(struct pool *pool, uint64_t late)
 {
     struct error err;
     if (!pool->silent_since || pool_is_alive(pool) || pool->down.code != ERROR_NONE) {
         return;
     }
-    if (shared_can_lend(pool->shared)) {
+    if (shared_can_lend(pool->shared) || late > MILLISECONDS(LATE_MS)) {
         pool->silent_since = pool->loop->now;
     } else if (pool->silent_since + MILLISECONDS(SILENCE_MS) <= pool->loop->now) {
         error_set(&err, ERROR_UNAVAILABLE, "PostgreSQL does not answer");
@@ -320,12 +323,13 @@ static void keep_minimum(struct pool *pool)
 void pool_on_housework(struct timer *timer)
 {
     struct pool *pool = list_entry((void *)timer, struct pool, housework);
+    uint64_t late = pool->loop->now - timer->at;
     /* First, since who asks again on being refused wants it sooner. */
     loop_arm(pool->loop, timer, pool->loop->now + MILLISECONDS(HOUSEWORK_MS), pool_on_housework);
     if (pool->down.code != ERROR_NONE && !pool_can_lend(pool)) {
         pool_fail_waiters(pool);
     }
-    end_silence(pool);
+    end_silence(pool, late);
     retire_idle(pool);
     keep_minimum(pool);
     check_rested(pool);

@@ -668,7 +668,9 @@ static void test_silence(void)
     play("~b s x z z @0");
     check_text(shape(), "o1 |", "when all are silent another one is opened");
     check(shared->database_up, "while it is, nothing is known");
-    play("@2000 +d @0");
+    play("@5000");
+    check(shared->database_up, "nor is it by a worker that stood still itself");
+    play("@1000 @1000 +d @0");
     check(!shared->database_up, "after a while the database is away");
     check_text(diary, "abcd!", "and nobody waits for it");
     play("o");
