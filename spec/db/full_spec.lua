@@ -53,7 +53,7 @@ describe("a database without space", function()
     local output, code = support.shell.run(([[
       cd %s && mv data moved && mkdir data && mount -t tmpfs -o size=96m,mode=0700 tmpfs data &&
       chown $(stat -c %%u moved) data && cp -a moved/. data && rm -r moved]]):format(cluster.folder))
-    refusal = code ~= 0 and output or nil
+    refusal = code ~= 0 and "a small file system cannot be mounted here: " .. output or nil
     if not refusal then
       cluster:start(SETTINGS)
       server = support.server.start {
@@ -130,27 +130,20 @@ describe("a database without space", function()
     end
   end)
 
-  -- As `it`, where a small file system can be had.
-  local function it_when_mounted(name, fn)
-    it(name, function()
-      if refusal then
-        pending("a small file system cannot be mounted here: " .. refusal)
-      else
-        fn()
-      end
-    end)
+  local function mounted(fn)
+    return support.unless(function() return refusal end, fn)
   end
 
-  it_when_mounted("refuses what needs some, and is served when there is some", function()
+  it("refuses what needs some, and is served when there is some", mounted(function()
     fill()
     local stored, unknown = write_until_refused()
     assert.equal(200, server:get("/count").status)
     empty()
     support.eventually("the service to be back", works, BACK)
     assert_kept(stored, unknown)
-  end)
+  end))
 
-  it_when_mounted("for its log ends, and is served when it has been started again", function()
+  it("for its log ends, and is served when it has been started again", mounted(function()
     server.db:exec("alter system set wal_keep_size = '1GB'") -- No segment is used again.
     server.db:exec("select pg_reload_conf()")
     fill()
@@ -164,5 +157,5 @@ describe("a database without space", function()
     cluster:start(SETTINGS)
     support.eventually("the service to be back", works, BACK)
     assert_kept(stored, unknown)
-  end)
+  end))
 end)

@@ -130,9 +130,7 @@ describe("columns with dots in their names", function()
   local server
 
   local function get(path)
-    local answer = server:get(path)
-    assert.equal(200, answer.status, answer.body)
-    return answer
+    return server:get(path):good()
   end
 
   local function post(path, body)

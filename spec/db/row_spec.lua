@@ -103,9 +103,7 @@ describe("a row of query_row", function()
   local server
 
   local function get(path)
-    local answer = server:get(path)
-    assert.equal(200, answer.status, answer.body)
-    return answer
+    return server:get(path):good()
   end
 
   setup(function()

@@ -68,7 +68,7 @@ describe("a network that swallows everything", function()
 
   setup(function()
     local made, why = pcall(make_network)
-    refusal = not made and why or nil
+    refusal = not made and "there is no network namespace to be had here: " .. why or nil
     if refusal then
       return
     end
@@ -132,19 +132,14 @@ describe("a network that swallows everything", function()
     end
   end)
 
-  -- As `it`, where there can be such a network.
-  local function it_when_made(name, fn)
-    it(name, function()
-      if refusal then
-        pending("there is no network namespace to be had here: " .. refusal)
-      else
-        finally(mend)
-        fn()
-      end
+  local function made(fn)
+    return support.unless(function() return refusal end, function()
+      finally(mend)
+      fn()
     end)
   end
 
-  it_when_made("keeps no deadline from being kept, and is over when it is", function()
+  it("keeps no deadline from being kept, and is over when it is", made(function()
     local created, unknown = cut_under_load()
     assert.equal(200, server:get("/lua").status)
     mend()
@@ -152,9 +147,9 @@ describe("a network that swallows everything", function()
     server.db:wait_running("%pg_sleep%", false)
     local kept = server.db:count("notes where text = 'cut'")
     assert.is_true(kept >= 2 * created and kept <= 2 * (created + unknown), kept .. " rows")
-  end)
+  end))
 
-  it_when_made("is noticed by a server that nobody asks anything of the database, lanes and all", function()
+  it("is noticed by a server that nobody asks anything of the database, lanes and all", made(function()
     local quiet = support.server.start {
       app = false,
       script = SCRIPT,
@@ -173,9 +168,9 @@ describe("a network that swallows everything", function()
     support.eventually("a red light", function() return quiet:readyz().status == 503 end, BACK)
     mend()
     support.eventually("a green light", function() return quiet:readyz().status == 200 end, BACK)
-  end)
+  end))
 
-  it_when_made("is noticed: requests are refused at once, and it is not ready before it is over", function()
+  it("is noticed: requests are refused at once, and it is not ready before it is over", made(function()
     cut_under_load()
     support.eventually("a red light", function()
       server:get("/count")
@@ -190,5 +185,5 @@ describe("a network that swallows everything", function()
     end, BACK)
     mend()
     support.eventually("the service to be back", works, BACK)
-  end)
+  end))
 end)

@@ -21,11 +21,17 @@ function Answer:json()
   return cjson.decode(self.body)
 end
 
+---Itself, which has to be a 200.
+---@return http.Answer
+function Answer:good()
+  assert.equal(200, self.status, self.body)
+  return self
+end
+
 ---What an answer says that has to be a 200: its body, decoded.
 ---@return any
 function Answer:value()
-  assert.equal(200, self.status, self.body)
-  return self:json()
+  return self:good():json()
 end
 
 ---@class http.Connection
