@@ -37,7 +37,6 @@ local support = {
   proxy = require "spec.support.proxy",
   server = require "spec.support.server",
   shell = require "spec.support.shell",
-  unless = require "spec.support.unless",
 }
 
 ---The number of the line of `text` in which `plain` stands, to compare with file:line in messages.
