@@ -193,6 +193,9 @@ static void on_impatience(struct timer *timer)
     if (!pipeline_is_idle(&lane->pg->pipeline)) {
         /* Something on it is slow, and nobody knows what: the server sends its answers when a
          * segment is done. What is slow will show where it has a connection of its own. */
+        if (lane->state == LANE_OPENING && lane->checking) {
+            log_event(LOG_WARN, "lane not opened", "no answer within %d ms", CHECKING_MS);
+        }
         break_up(lane);
     }
 }

@@ -184,7 +184,8 @@ describe("--log-level", function()
 end)
 
 describe("a lane that PostgreSQL does not let be opened", function()
-  it("is logged, and its reads are served without it meanwhile", function()
+  -- Serves reads while a lane's opening is held up in the middle by `milliseconds`, once.
+  local function hold_up(milliseconds, statement_timeout)
     local server = start { proxy = true, flags = { "--pool-max", 4, "--lanes", 1, "--no-watch" } }
     local holding = server:begin("GET", "/hold")
     finally(function()
@@ -192,13 +193,32 @@ describe("a lane that PostgreSQL does not let be opened", function()
       server:stop()
     end)
     server.db:wait_running("%''hold''%")
-    -- What is not done within 1.5 s is refused, and this is held up for longer in the middle of it.
-    server.db:exec(([[alter database "%s" set statement_timeout = '1500ms']]):format(server.database_name))
-    server.proxy:arm { "delay:3000", "forth", 2, "sql set default_transaction_read_only" }
+    server.db:exec(("alter database %q set statement_timeout = %d"):format(server.database_name, statement_timeout))
+    server.proxy:arm { "delay:" .. milliseconds, "forth", 2, "sql set default_transaction_read_only" }
     local offset = #server:log()
-    assert.equal("off", server:get("/read"):value()[1].read_only)
-    server:wait_log(" warn worker%-1: lane not opened message=[^\n]*timeout", offset)
-    support.eventually("a lane", function() return server:get("/read"):value()[1].read_only == "on" end)
+    local answer = server:get("/read")
+    return server, server:wait_log(" warn worker%-1: lane not opened [^\n]*", offset), answer
+  end
+
+  local function see_lane(server)
+    support.eventually("a lane", function()
+      local answer = server:get("/read")
+      return answer.status == 200 and answer:value()[1].read_only == "on"
+    end)
+  end
+
+  it("is logged with PostgreSQL's reason, and opened at a later read", function()
+    local server, line = hold_up(700, 400)
+    -- On a machine that stands still it may not even have answered.
+    assert.is_true(line:find("statement timeout", 1, true) ~= nil or line:find("no answer", 1, true) ~= nil, line)
+    see_lane(server)
+  end)
+
+  it("is logged if there is no answer, and its reads are served without it meanwhile", function()
+    local server, line, answer = hold_up(20000, 0)
+    assert.matches("no answer within 1000 ms", line)
+    assert.equal("off", answer:value()[1].read_only)
+    see_lane(server)
   end)
 end)
 
