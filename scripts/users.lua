@@ -61,13 +61,13 @@ end
 -- create counts the users there are with it, and scores all of them, the new one included. Gives the
 -- score that each new user had when its own create was done.
 local function queue_scores(tx, scores, places, created)
-  local before = #scores - created
+  local before, formula = #scores - created, score.formula
   local first_scores = {}
   for _, user in ipairs(scores) do
     local id, value = user.id, user.score
     local own = places[id]
     for place = own or 1, created do
-      value = score.formula(value, before + place)
+      value = formula(value, before + place)
       if place == own then
         first_scores[id] = value
       end
