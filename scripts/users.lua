@@ -61,16 +61,18 @@ end
 -- create counts the users there are with it, and scores all of them, the new one included. Gives the
 -- score that each new user had when its own create was done.
 local function queue_scores(tx, scores, places, created)
-  local before, formula = #scores - created, score.formula
+  local formula, count = score.formula, #scores
+  local before = count - created
   local first_scores = {}
   for _, user in ipairs(scores) do
     local id, value = user.id, user.score
-    local own = places[id]
-    for place = own or 1, created do
+    local place = places[id]
+    if place then
       value = formula(value, before + place)
-      if place == own then
-        first_scores[id] = value
-      end
+      first_scores[id] = value
+    end
+    for users_count = before + (place or 0) + 1, count do
+      value = formula(value, users_count)
     end
     check_score(user, value)
     tx:queue("update_user_scores", id, value)
