@@ -243,11 +243,17 @@ static const struct statement *check_statement(lua_State *L, struct script_tx *s
 }
 
 /* Behind the back of its transaction a COMMIT would let the rest be committed piece by piece, and
- * what is committed already be done again by `retries`. */
-static void check_kind(lua_State *L, const struct script_tx *script_tx,
-                       const struct statement *statement)
+ * what is committed already be done again by `retries`. What follows a BEGIN in a batch of its own
+ * would never be committed. */
+static void check_block(lua_State *L, const struct script_tx *script_tx, enum sql_block block)
 {
-    if (statement->ends_transaction && !script_tx->tx.options.autocommit) {
+    bool alone = script_tx->tx.options.autocommit;
+    if (block == SQL_BEGINS_BLOCK && alone) {
+        bind_place_error(L, "a transaction must not be begun by SQL: use app.db:transaction() or "
+                            "app.db:begin()");
+    } else if (block == SQL_ENDS_BLOCK && alone) {
+        bind_place_error(L, "a batch must not be ended by SQL: it is a transaction of its own");
+    } else if (block == SQL_ENDS_BLOCK) {
         bind_place_error(L, "a transaction must not be ended by SQL: return from its function, "
                             "raise an error, or use tx:commit() or tx:rollback()");
     }
@@ -413,7 +419,7 @@ void bind_queue(lua_State *L, struct script_tx *script_tx)
     struct batch *batch = tx_batch(&script_tx->tx);
     const struct statement *statement = check_statement(L, script_tx, batch);
     int count = lua_gettop(L) - 2;
-    check_kind(L, script_tx, statement);
+    check_block(L, script_tx, statement->block);
     check_count(L, statement, count);
     script_tx->sent_at[0] = '\0';
     script_tx->handling->queued++;

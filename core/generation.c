@@ -67,7 +67,7 @@ static struct statement *new_text(struct arena *arena, const char *text, size_t 
     statement->sql = arena_strndup(arena, text, length);
     statement->kind = STATEMENT_TEXT;
     statement->traces = sql_traces(statement->sql);
-    statement->ends_transaction = sql_ends_transaction(statement->sql);
+    statement->block = sql_block(statement->sql);
     return statement;
 }
 

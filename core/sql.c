@@ -37,12 +37,15 @@ static const char *const inner_words[] = {
     "with",   "set",    "lock",   "savepoint", "release", "notify", NULL,
 };
 
-/* Statements that end a transaction block. So does PREPARE TRANSACTION, and a ROLLBACK that does
- * not go back TO a savepoint. */
+/* Statements that begin a transaction block, and that end one. So do START TRANSACTION and PREPARE
+ * TRANSACTION, and a ROLLBACK that does not go back TO a savepoint. */
+static const char *const beginning_words[] = {"begin", NULL};
+static const char *const start_words[] = {"start", NULL};
 static const char *const ending_words[] = {"commit", "end", "abort", NULL};
 static const char *const prepare_words[] = {"prepare", NULL};
 static const char *const rollback_words[] = {"rollback", NULL};
 static const char *const block_words[] = {"work", "transaction", NULL};
+static const char *const prepared_words[] = {"prepared", NULL};
 static const char *const to_words[] = {"to", NULL};
 
 static const char *const load_words[] = {"load", NULL};
@@ -184,15 +187,26 @@ static const char *first_word_of_statement(const char *sql)
     return first;
 }
 
-bool sql_ends_transaction(const char *sql)
+static bool ends_block(const char *first, const char *second, bool names_block)
 {
-    const char *first = first_word_of_statement(sql);
-    const char *second = word_behind(first);
-    bool names_block = is_one_of(second, block_words);
+    if (is_one_of(second, prepared_words)) {
+        return false;
+    }
     if (is_one_of(first, rollback_words)) {
         return !is_one_of(names_block ? word_behind(second) : second, to_words);
     }
     return is_one_of(first, ending_words) || (is_one_of(first, prepare_words) && names_block);
+}
+
+enum sql_block sql_block(const char *sql)
+{
+    const char *first = first_word_of_statement(sql);
+    const char *second = word_behind(first);
+    bool names_block = is_one_of(second, block_words);
+    if (is_one_of(first, beginning_words) || (is_one_of(first, start_words) && names_block)) {
+        return SQL_BEGINS_BLOCK;
+    }
+    return ends_block(first, second, names_block) ? SQL_ENDS_BLOCK : SQL_KEEPS_BLOCK;
 }
 
 bool sql_may_commit(const char *sql)

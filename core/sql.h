@@ -23,9 +23,11 @@ const char *sql_skip_block_comment(const char *at, const char *end);
 /* The text from its first word on: behind white space and comments. */
 const char *sql_first_word(const char *sql);
 
-/* True if it ends the transaction block that it is run in: COMMIT and its like, and nothing else
- * does. */
-bool sql_ends_transaction(const char *sql);
+/* What a statement does to the transaction block that it is run in, or that there is none. COMMIT
+ * PREPARED and its like end another one. */
+enum sql_block { SQL_KEEPS_BLOCK, SQL_BEGINS_BLOCK, SQL_ENDS_BLOCK };
+
+enum sql_block sql_block(const char *sql);
 
 /* False if, run outside of a transaction block, it surely neither commits nor rolls back by itself.
  * What CALL and DO run may, and some DDL does. */

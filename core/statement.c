@@ -496,7 +496,7 @@ static int parse_block(struct catalog *catalog, struct scanner *scanner, const c
     statement->file = file;
     statement->key = statement_hash(sql, length);
     statement->traces = sql_traces(statement->sql);
-    statement->ends_transaction = sql_ends_transaction(statement->sql);
+    statement->block = sql_block(statement->sql);
     add_statement(catalog, statement);
     return 0;
 }

@@ -37,7 +37,7 @@ struct statement {
     enum statement_kind kind;
     uint64_t key;           /* hash of `sql`: the same text is prepared once per connection */
     enum sql_traces traces; /* what it may leave behind in its session */
-    bool ends_transaction;  /* the block that it is run in */
+    enum sql_block block;
 
     /* Known once the database has described it, see generation.c. */
     bool described;

@@ -76,41 +76,49 @@ static const struct {
 
 static const struct {
     const char *sql;
-    bool ends_block;
+    enum sql_block block;
     bool may_commit;
-} endings[] = {
-    {"select 1", false, false},
-    {"/* a */ (\nSELECT 1) union (select 2)", false, false},
-    {"with x as (insert into t values (1)) select 1", false, false},
-    {"set local statement_timeout = 1", false, false},
-    {"savepoint s", false, false},
-    {"release s", false, false},
+} blocks[] = {
+    {"select 1", SQL_KEEPS_BLOCK, false},
+    {"/* a */ (\nSELECT 1) union (select 2)", SQL_KEEPS_BLOCK, false},
+    {"with x as (insert into t values (1)) select 1", SQL_KEEPS_BLOCK, false},
+    {"set local statement_timeout = 1", SQL_KEEPS_BLOCK, false},
+    {"savepoint s", SQL_KEEPS_BLOCK, false},
+    {"release s", SQL_KEEPS_BLOCK, false},
 
-    {"call p()", false, true},
-    {"DO $$ begin commit; end $$", false, true},
-    {"create index concurrently on t (a)", false, true},
-    {"vacuum", false, true},
+    {"call p()", SQL_KEEPS_BLOCK, true},
+    {"DO $$ begin commit; end $$", SQL_KEEPS_BLOCK, true},
+    {"create index concurrently on t (a)", SQL_KEEPS_BLOCK, true},
+    {"vacuum", SQL_KEEPS_BLOCK, true},
 
-    {"commit work", true, true},
-    {"-- a\nCOMMIT", true, true},
-    {"Commit and chain", true, true},
-    {"end", true, true},
-    {"ending", false, true},
-    {"rollback", true, true},
-    {"abort", true, true},
-    {"prepare transaction 'a'", true, true},
-    {"; /* a */; commit", true, true},
-    {"", false, true},
-    {"; ", false, true},
+    {"commit work", SQL_ENDS_BLOCK, true},
+    {"-- a\nCOMMIT", SQL_ENDS_BLOCK, true},
+    {"Commit and chain", SQL_ENDS_BLOCK, true},
+    {"end", SQL_ENDS_BLOCK, true},
+    {"ending", SQL_KEEPS_BLOCK, true},
+    {"rollback", SQL_ENDS_BLOCK, true},
+    {"abort", SQL_ENDS_BLOCK, true},
+    {"prepare transaction 'a'", SQL_ENDS_BLOCK, true},
+    {"; /* a */; commit", SQL_ENDS_BLOCK, true},
+    {"", SQL_KEEPS_BLOCK, true},
+    {"; ", SQL_KEEPS_BLOCK, true},
 
-    {"rollback to s", false, true},
-    {"rollback -- all\nto savepoint s", false, true},
-    {"ROLLBACK WORK TO SAVEPOINT s", false, true},
-    {"rollback transaction to s", false, true},
-    {"rollback work", true, true},
-    {"rollback transaction and no chain", true, true},
-    {"rollback work/* to s */", true, true},
-    {"prepare p as select 1", false, true},
+    {"rollback to s", SQL_KEEPS_BLOCK, true},
+    {"rollback -- all\nto savepoint s", SQL_KEEPS_BLOCK, true},
+    {"ROLLBACK WORK TO SAVEPOINT s", SQL_KEEPS_BLOCK, true},
+    {"rollback transaction to s", SQL_KEEPS_BLOCK, true},
+    {"rollback work", SQL_ENDS_BLOCK, true},
+    {"rollback transaction and no chain", SQL_ENDS_BLOCK, true},
+    {"rollback work/* to s */", SQL_ENDS_BLOCK, true},
+    {"prepare p as select 1", SQL_KEEPS_BLOCK, true},
+    {"commit prepared 'a'", SQL_KEEPS_BLOCK, true},
+    {"rollback prepared 'a'", SQL_KEEPS_BLOCK, true},
+
+    {"begin", SQL_BEGINS_BLOCK, true},
+    {"/* a */; Begin isolation level serializable", SQL_BEGINS_BLOCK, true},
+    {"start transaction read only", SQL_BEGINS_BLOCK, true},
+    {"start /* a */", SQL_KEEPS_BLOCK, true},
+    {"beginning", SQL_KEEPS_BLOCK, true},
 };
 
 int main(void)
@@ -122,10 +130,9 @@ int main(void)
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         check_int(sql_traces(rows[i].sql), rows[i].traces, "case %zu", i);
     }
-    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
-        check_int(sql_ends_transaction(endings[i].sql), endings[i].ends_block,
-                  "ends its block: case %zu", i);
-        check_int(sql_may_commit(endings[i].sql), endings[i].may_commit, "may commit: case %zu", i);
+    for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) {
+        check_int(sql_block(blocks[i].sql), blocks[i].block, "its block: case %zu", i);
+        check_int(sql_may_commit(blocks[i].sql), blocks[i].may_commit, "may commit: case %zu", i);
     }
     return test_end();
 }

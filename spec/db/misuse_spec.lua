@@ -173,6 +173,13 @@ function misuses.no_name()
   db:query("no_such_statement")
 end
 
+app.post("/batch-sql", function(req)
+  db:queue("insert into numbers values (1)")
+  db:queue(req.body.sql) -- in a batch
+  db:queue("insert into numbers values (2)")
+  db:send_batch()
+  return 204
+end)
 app.post("/sql", function(req)
   db:transaction(function(tx)
     add(tx, 1)
@@ -358,6 +365,20 @@ describe("a script that", function()
       local offset = #server:log()
       support.problem(server:post("/sql", { sql = sql }), 500, "script-error")
       server:wait_log("must not be ended by SQL", offset)
+      assert.equal(0, server.db:count("numbers"))
+    end)
+  end
+
+  for sql, message in pairs {
+    ["commit;"] = "must not be ended by SQL",
+    ["rollback;"] = "must not be ended by SQL",
+    ["begin;"] = "must not be begun by SQL",
+    ["START TRANSACTION read only"] = "must not be begun by SQL",
+  } do
+    it("has SQL for a transaction in a batch is told so, and nothing of it is stored: " .. sql, function()
+      local offset = #server:log()
+      support.problem(server:post("/batch-sql", { sql = sql }), 500, "script-error")
+      assert.is_truthy(server:wait_log(message, offset):find("where=" .. line("-- in a batch"), 1, true))
       assert.equal(0, server.db:count("numbers"))
     end)
   end
