@@ -200,10 +200,11 @@ static void on_impatience(struct timer *timer)
     }
 }
 
+/* What is sent at the end of a long turn of the loop was not waited for since its beginning. */
 static void wait_for(struct lane *lane, uint64_t milliseconds)
 {
-    struct loop *loop = loop_of(lane);
-    loop_arm(loop, &lane->patience, loop->now + MILLISECONDS(milliseconds), on_impatience);
+    loop_arm(loop_of(lane), &lane->patience, clock_now() + MILLISECONDS(milliseconds),
+             on_impatience);
 }
 
 /* Called when something has come back or is about to be sent. */
@@ -315,11 +316,8 @@ static void on_done(struct pg_run *run)
     }
     take_off(call);
     lane->heard_at = loop_of(lane)->now;
-    if (list_is_empty(&lane->calls)) {
-        loop_disarm(loop_of(lane), &lane->patience);
-    } else {
-        be_patient(lane);
-    }
+    /* Also if it was the last: the server may still be at one that was forgotten. */
+    be_patient(lane);
     call->done(call, move ? LANE_MOVE : LANE_DONE);
 }
 
@@ -344,6 +342,9 @@ bool lanes_submit(struct lanes *lanes, struct lane_call *call, struct batch *bat
     struct lane *lane = lanes->count > 0 && is_for_lanes(lanes, batch) ? least_busy(lanes) : NULL;
     if (!lane) {
         return false;
+    }
+    if (lane->state == LANE_OPEN && is_at_rest(lane)) {
+        loop_disarm(loop_of(lane), &lane->patience);
     }
     call->lane = lane;
     call->run.batch = batch;

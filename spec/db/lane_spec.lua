@@ -25,9 +25,21 @@ select 100 / $1::int as quotient;
 -- name: sleep :one
 select pg_sleep($1::float8);
 
+-- name: pass_soon :one
+select true, count(*) as passed from gate;
+
+-- name: nap :one
+select pg_sleep(0.03);
+
 -- name: pass :one
 select count(*) as passed from gate;
 ]]
+
+-- What was slow once goes past the lanes: each of these is asked once.
+local FRESH = 24
+for i = 1, FRESH do
+  STATEMENTS = STATEMENTS .. ("\n-- name: fresh%d :one\nselect %d as n, count(*) as passed from gate;\n"):format(i, i)
+end
 
 local SCRIPT = [[
 local app = require "moonpool"
@@ -38,6 +50,10 @@ app.get("/notes/{id}", { params = ID }, function(req) return db:query_row("get_n
 app.get("/ticket", function() return db:query_row("next_ticket") end)
 app.get("/mark", function() return db:query_row("add_mark") end)
 app.get("/divide/{id}", { params = ID }, function(req) return db:query_row("divide", req.params.id) end)
+app.get("/nap", function() return db:query_row("nap") end)
+app.get("/pass-soon", { deadline = 0.01 }, function() return db:query_row("pass_soon") end)
+app.get("/fresh/{id}", { params = ID }, function(req) return db:query_row("fresh" .. req.params.id) end)
+app.get("/spin", { deadline = 60 }, function() while true do end end)
 app.get("/pass", { deadline = 60 }, function() return db:query_row("pass") end)
 app.get("/sleep-too-long", { deadline = 1 }, function() return db:query_row("sleep", 30) end)
 ]]
@@ -97,6 +113,37 @@ describe("statements of many requests on one lane", function()
     late:close()
     server.db:wait_running("%pg_sleep%", false)
     assert_notes(notes_at_once(20))
+  end)
+
+  it("run on for no request that is over, whatever is answered in front of them", function()
+    local session = server.db:session()
+    finally(function() session:close() end)
+    session:exec("begin; lock table gate")
+    for _ = 1, 5 do
+      assert_notes(notes_at_once(3))
+      local first = server:begin("GET", "/nap")
+      support.problem(server:get("/pass-soon"), 504)
+      assert.equal(200, first:receive().status)
+      first:close()
+      server.db:wait_running("select true, count(*) as passed%", false)
+    end
+  end)
+
+  it("are not taken for slow where it is the worker that is busy", function()
+    local busy, kept = {}, 0
+    finally(function()
+      for _, client in ipairs(busy) do client:close() end
+    end)
+    for i = 1, 12 do busy[i] = server:begin("GET", "/spin") end
+    local before = server:metrics().pool_connects_total
+    for i = 1, FRESH do
+      assert.equal(i, server:get("/fresh/" .. i):value().n)
+      local connects = server:metrics().pool_connects_total
+      kept = kept + (connects == before and 1 or 0)
+      before = connects
+    end
+    -- On a machine that stands still some may really have been slow.
+    assert.is_true(kept > FRESH / 3, kept .. " kept")
   end)
 
   it("go elsewhere when they write", function()
