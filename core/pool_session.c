@@ -21,9 +21,6 @@ enum { ANSWERING_S = 5 };
  * nobody's for a moment. */
 enum { SILENCE_MS = 1500 };
 
-/* A worker whose housework is later than this stood still, and has not listened either. */
-enum { LATE_MS = 250 };
-
 static void on_failed(struct pg *pg, const struct error *err);
 static void on_cancel(struct pg *pg);
 static bool server_answers(struct pg *pg);
@@ -297,16 +294,17 @@ static void check_rested(struct pool *pool)
 }
 
 /* A session that is being opened would tell, but much later. One that another worker has is to be
- * had: it will give it up. */
+ * had: it will give it up. While this worker stood still, and was `late`, it has not listened. */
 static void end_silence(struct pool *pool, uint64_t late)
 {
     struct error err;
     if (!pool->silent_since || pool_is_alive(pool) || pool->down.code != ERROR_NONE) {
         return;
     }
-    if (shared_can_lend(pool->shared) || late > MILLISECONDS(LATE_MS)) {
-        pool->silent_since = pool->loop->now;
-    } else if (pool->silent_since + MILLISECONDS(SILENCE_MS) <= pool->loop->now) {
+    uint64_t now = pool->loop->now;
+    uint64_t since = shared_can_lend(pool->shared) ? now : pool->silent_since + late;
+    pool->silent_since = since < now ? since : now;
+    if (pool->silent_since + MILLISECONDS(SILENCE_MS) <= now) {
         error_set(&err, ERROR_UNAVAILABLE, "PostgreSQL does not answer");
         note_away(pool, &err);
     }

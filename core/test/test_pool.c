@@ -678,6 +678,16 @@ static void test_silence(void)
     finish("silence");
 }
 
+static void test_silence_for_a_busy_worker(void)
+{
+    begin(1, &usual);
+    play("+a o ~a s z +b @0 @1300 @1300 @1300 @1300");
+    check(!shared->database_up, "one that is always late finds the database away, too");
+    check_text(diary, "ab!", "and nobody waits for it");
+    play("o");
+    finish("silence for a busy worker");
+}
+
 static void test_silence_in_one_worker(void)
 {
     begin(2, &usual);
@@ -735,6 +745,7 @@ int main(void)
     test_stale();
     test_read_only();
     test_silence();
+    test_silence_for_a_busy_worker();
     test_silence_in_one_worker();
     test_silence_in_all_workers();
     test_lifetime();
