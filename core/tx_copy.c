@@ -33,6 +33,7 @@ static void end_copy(struct tx *tx)
         tx_lose_session(tx);
         tx_end(tx);
     } else {
+        pool_look_at(&tx->database->pool, tx->pg);
         tx->state = TX_OPEN;
     }
 }
