@@ -55,16 +55,27 @@ static void encode(lua_State *L, int index, struct handling *handling)
     bind_error_encode_json(L, index, &handling->scratch);
 }
 
+/* Moves a field of the table on top to the one below, unless it is empty. */
+static void move_table(lua_State *L, const char *name)
+{
+    lua_getfield(L, -1, name);
+    lua_pushnil(L);
+    if (lua_next(L, -2)) {
+        lua_pop(L, 2);
+        lua_setfield(L, -3, name);
+    } else {
+        lua_pop(L, 1);
+    }
+}
+
 /* `more` is what pack_error() has made. */
 static void push_group_error(lua_State *L, const struct error *err, const char *more, size_t length)
 {
     struct error ignored;
     bind_error_push(L, err);
     if (length > 0 && bind_json_decode_ordered(L, more, length, &ignored) == 0) {
-        lua_getfield(L, -1, "extra");
-        lua_setfield(L, -3, "extra");
-        lua_getfield(L, -1, "headers");
-        lua_setfield(L, -3, "headers");
+        move_table(L, "extra");
+        move_table(L, "headers");
         lua_pop(L, 1);
     }
 }

@@ -19,6 +19,8 @@ local keep = db:group("keep", { serialize = "notes" }, function(tx, inputs)
     tx:queue("insert into notes (text) values ($1)", input.text)
     if input.sleep then
       tx:query("select pg_sleep($1::float8)", input.sleep)
+    elseif input.raise then
+      error("raised")
     elseif input.refuse then
       app.fail(409, "refused", { errors = { { pointer = "/refuse", detail = "is set" } }, of = #inputs },
         { ["Retry-After"] = 7, ["X-Why"] = 'it says "refuse", süß' })
@@ -51,6 +53,10 @@ local echo = db:group("echo", function(_, inputs) return inputs end)
 app.post("/keep", { deadline = 20 }, function(req) return 200, keep(req.body) end)
 app.post("/keep-hurried", { deadline = 1 }, function(req) return 200, keep(req.body) end)
 app.post("/keep-late", { deadline = 2.5 }, function(req) return 200, keep(req.body) end)
+app.post("/keep-caught", function(req)
+  local ok, err = pcall(keep, req.body)
+  return 200, { ok = ok, extra = type(err.extra), headers = type(err.headers) }
+end)
 app.post("/pairwise", { deadline = 20 }, function(req) return 200, pairwise(req.body) end)
 app.post("/echo", function(req) return 200, echo(req.body) end)
 app.post("/plain", function(req) return 200, { type = type(echo(req.body.value)) } end)
@@ -175,6 +181,13 @@ describe("inputs of a group that come at the same time", function()
     assert.equal('it says "refuse", süß', answers[4].headers["x-why"])
     assert.equal(5, count_notes(server, "bad%"))
     assert.equal(0, count_notes(server, "bad 4"))
+  end)
+
+  it("fail with what the script that catches it would see without a group", function()
+    for expected, input in pairs { ["nil"] = { raise = true }, table = { refuse = true } } do
+      local caught = server:post("/keep-caught", input):json()
+      assert.same({ ok = false, extra = expected, headers = expected }, caught)
+    end
   end)
 
   it("do not fail with one that COMMIT refuses", function()
