@@ -9,14 +9,15 @@ build_in() {
 
 # setup_in FOLDER MESON_OPTION...
 setup_in() {
-    local folder=$1
+    local folder=$1 record=$1/set-up-by-dev wipe=()
     shift
-    if [[ ! -e $folder/build.ninja ]]; then
-        run_child meson setup "$folder" "$@" || return
-    elif ! grep -qF "\"source\": \"$root\"" "$folder/meson-info/meson-info.json"; then
-        # The checkout was moved or copied with its build, which knows the old place only.
-        run_child meson setup --wipe "$folder" "$@" || return
+    if [[ -e $folder/build.ninja && $(cat "$record" 2>/dev/null) == "$root $*" ]]; then
+        return
+    elif [[ -e $folder/build.ninja ]]; then
+        # It was set up with other options, or moved with its checkout and knows the old place only.
+        wipe=(--wipe)
     fi
+    run_child meson setup "${wipe[@]}" "$folder" "$@" && echo "$root $*" > "$record"
 }
 
 build_server() {
