@@ -7,14 +7,16 @@ create table notes (body text not null);
 create table let_go ();
 create function linger() returns integer language plpgsql as $$
 begin
-  while not exists (select from let_go) loop
-    begin
-      perform pg_sleep(0.01);
+  loop
+    begin -- around all of the loop, or a cancel could come between two rounds
+      while not exists (select from let_go) loop
+        perform pg_sleep(0.01);
+      end loop;
+      return 1;
     exception when query_canceled then
       null;
     end;
   end loop;
-  return 1;
 end
 $$;
 create function write_and_linger() returns integer language plpgsql as $$
