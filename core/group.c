@@ -52,10 +52,19 @@ static void collect(struct groups *groups)
     }
 }
 
+static void end_wait(struct group_member *member)
+{
+    struct groups *groups = member->groups;
+    uint64_t spent = clock_now() - member->since;
+    list_remove(&member->link);
+    member->handling->request->times.group += spent;
+    counter_add(&groups->shared->workers[groups->worker], group_wait_seconds_total, spent);
+}
+
 static void leave(struct waiting *waiting)
 {
     struct group_member *member = list_entry((void *)waiting, struct group_member, waiting);
-    list_remove(&member->link);
+    end_wait(member);
     if (member->answered) {
         desk_free(desk_of(member->groups), member->parcel);
     } else {
@@ -79,7 +88,7 @@ static bool withdraw(struct waiting *waiting, struct error *err)
                   "the deadline passed while the group was being committed");
         return false;
     }
-    list_remove(&member->link);
+    end_wait(member);
     return true;
 }
 
@@ -105,6 +114,7 @@ int group_join(struct groups *groups, struct group_member *member, struct handli
     list_init(&member->link);
     member->groups = groups;
     member->handling = handling;
+    member->since = clock_now();
     member->waiting.leave = leave;
     member->waiting.withdraw = withdraw;
     member->group = desk_group(desk, name);

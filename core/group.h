@@ -34,7 +34,8 @@ struct group_member {
     struct handling *handling;
     int group;
     int parcel;
-    bool answered; /* error or output are there */
+    uint64_t since; /* clock_now() when it joined */
+    bool answered;  /* error or output are there */
 };
 
 void groups_init(struct groups *groups, struct runner *runner, struct shared *shared,

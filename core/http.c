@@ -113,6 +113,7 @@ void http_log_request(const struct exchange *exchange)
     log_ms(&line, "queue_ms", request->times.queued);
     log_ms(&line, "pool_ms", request->times.pool);
     log_ms(&line, "db_ms", request->times.database);
+    log_ms(&line, "group_ms", request->times.group);
     if (request->error != ERROR_NONE) {
         log_text(&line, "error", error_kind(request->error)->slug);
     }

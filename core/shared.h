@@ -37,6 +37,7 @@ enum shared_load { SHARED_LOADING, SHARED_LOADED, SHARED_REFUSED };
     X(pool_idle_closes_total, "Sessions closed because nobody used them")                          \
     X(queue_wait_seconds_total, "Time spent waiting for a turn")                                   \
     X(database_seconds_total, "Time spent waiting for PostgreSQL")                                 \
+    X(group_wait_seconds_total, "Time spent waiting for groups")                                   \
     X(statements_total, "Statements executed")                                                     \
     X(transactions_committed_total, "Transactions committed")                                      \
     X(transactions_rolled_back_total, "Transactions rolled back")                                  \

@@ -153,17 +153,13 @@ local function microseconds(line, field)
   return math.tointeger((tonumber(line:match(field .. "=(%S+)")) * 1000 + 0.5) // 1)
 end
 
-local function assert_agree(changes, lines)
-  for field, metric in pairs {
-    queue_ms = "queue_wait_seconds_total", pool_ms = "pool_wait_seconds_total", db_ms = "database_seconds_total",
-  } do
-    local sum = 0
-    for _, line in ipairs(lines) do
-      sum = sum + microseconds(line, field)
-    end
-    assert.is_true(math.abs(sum - changes[metric] * 1e6) <= #lines, ("%s: %d us in the log, %f s"):format(
-      metric, sum, changes[metric]))
+local function assert_agree(changes, lines, field, metric)
+  local sum = 0
+  for _, line in ipairs(lines) do
+    sum = sum + microseconds(line, field)
   end
+  assert.is_true(math.abs(sum - changes[metric] * 1e6) <= #lines, ("%s: %d us in the log, %f s"):format(
+    metric, sum, changes[metric]))
 end
 
 -- As counted(), and the lines of the log about the requests, with which the figures must agree.
@@ -172,7 +168,12 @@ local function added_to(server, count, fn)
   local changes = counted(server, count, fn)
   local lines = logged(server, count, offset)
   assert.equal(count, #lines)
-  assert_agree(changes, lines)
+  for field, metric in pairs {
+    queue_ms = "queue_wait_seconds_total", pool_ms = "pool_wait_seconds_total", db_ms = "database_seconds_total",
+    group_ms = "group_wait_seconds_total",
+  } do
+    assert_agree(changes, lines, field, metric)
+  end
   return changes, lines
 end
 
@@ -325,7 +326,8 @@ describe("/metrics", function()
     assert.equal(1, changes.deadlines_total)
   end)
 
-  it("counts a group once, however many requests it answers", function()
+  it("counts a group once, however many requests it answers, and tells how long each waited for it", function()
+    local offset = #server:log()
     local changes = counted(server, 3, function()
       local lock = server.db:session()
       lock:exec("begin; lock table notes in share row exclusive mode")
@@ -334,6 +336,7 @@ describe("/metrics", function()
         connections[i] = server:begin("GET", "/group")
       end
       support.eventually("all of them", function() return server:metric("requests_in_flight") == 3 end)
+      lock:exec("select pg_sleep(0.3); commit")
       lock:close()
       for _, connection in ipairs(connections) do
         assert.equal(200, connection:finish().status)
@@ -342,6 +345,11 @@ describe("/metrics", function()
     assert.equal(1, changes.transactions_committed_total)
     assert.equal(0, changes.transactions_rolled_back_total)
     assert.is_true(changes.database_seconds_total > 0)
+    local lines = logged(server, 3, offset)
+    assert_agree(changes, lines, "group_ms", "group_wait_seconds_total")
+    for _, line in ipairs(lines) do
+      assert.is_true(microseconds(line, "group_ms") >= 250000, line)
+    end
   end)
 
   it("counts a reload that was taken over, and none that was refused", function()
