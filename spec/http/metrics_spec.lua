@@ -120,10 +120,21 @@ local function start(...)
   }
 end
 
--- What `fn`, which makes `count` requests, adds to each figure. A request counts when its answer has been
--- sent, which its client may know before.
+-- The requests that the log tells of behind `offset`, once there are `count`.
+local function logged(server, count, offset)
+  return support.eventually("the requests to be logged", function()
+    local lines = {}
+    for line in server:log():sub(offset + 1):gmatch(" request id=[^\n]+\n") do
+      lines[#lines + 1] = line
+    end
+    return #lines >= count and lines
+  end)
+end
+
+-- What `fn`, which makes `count` requests, adds to each figure, and the lines of the log about them. A
+-- request counts when its answer has been sent, which its client may know before, and is logged then.
 local function counted(server, count, fn)
-  local before = server:metrics()
+  local before, offset = server:metrics(), #server:log()
   fn()
   local after = support.eventually("the requests to be counted", function()
     local now = server:metrics()
@@ -134,18 +145,7 @@ local function counted(server, count, fn)
     changes[name] = value - before[name]
   end
   assert.equal(count, changes.requests_total)
-  return changes
-end
-
--- The requests that the log tells of behind `offset`, once there are `count`.
-local function logged(server, count, offset)
-  return support.eventually("the requests to be logged", function()
-    local lines = {}
-    for line in server:log():sub(offset + 1):gmatch(" request id=[^\n]+\n") do
-      lines[#lines + 1] = line
-    end
-    return #lines >= count and lines
-  end)
+  return changes, logged(server, count, offset)
 end
 
 -- A field of a line, in microseconds.
@@ -162,11 +162,9 @@ local function assert_agree(changes, lines, field, metric)
     metric, sum, changes[metric]))
 end
 
--- As counted(), and the lines of the log about the requests, with which the figures must agree.
+-- As counted(): the figures must agree with the lines.
 local function added_to(server, count, fn)
-  local offset = #server:log()
-  local changes = counted(server, count, fn)
-  local lines = logged(server, count, offset)
+  local changes, lines = counted(server, count, fn)
   assert.equal(count, #lines)
   for field, metric in pairs {
     queue_ms = "queue_wait_seconds_total", pool_ms = "pool_wait_seconds_total", db_ms = "database_seconds_total",
@@ -327,8 +325,7 @@ describe("/metrics", function()
   end)
 
   it("counts a group once, however many requests it answers, and tells how long each waited for it", function()
-    local offset = #server:log()
-    local changes = counted(server, 3, function()
+    local changes, lines = counted(server, 3, function()
       local lock = server.db:session()
       lock:exec("begin; lock table notes in share row exclusive mode")
       local connections = {}
@@ -345,7 +342,6 @@ describe("/metrics", function()
     assert.equal(1, changes.transactions_committed_total)
     assert.equal(0, changes.transactions_rolled_back_total)
     assert.is_true(changes.database_seconds_total > 0)
-    local lines = logged(server, 3, offset)
     assert_agree(changes, lines, "group_ms", "group_wait_seconds_total")
     for _, line in ipairs(lines) do
       assert.is_true(microseconds(line, "group_ms") >= 250000, line)
