@@ -261,17 +261,17 @@ void tx_finish(struct tx *tx)
     batch_finish(&tx->batch);
 }
 
-void tx_lose_session(struct tx *tx)
+/* Its connection broke: there is none any more. */
+static void lose_session(struct tx *tx)
 {
     pool_lost(&tx->database->pool, tx->pg);
     tx->pg = NULL;
 }
 
-/* What a run has done to its session. */
-static void look_at_session(struct tx *tx)
+void tx_look_at_session(struct tx *tx, bool lost)
 {
-    if (tx->run.lost) {
-        tx_lose_session(tx);
+    if (lost) {
+        lose_session(tx);
     } else {
         pool_look_at(&tx->database->pool, tx->pg);
     }
@@ -284,7 +284,7 @@ static void on_stream_failed(struct tx *tx)
     tx->run.open = false;
     tx->untold = true;
     tx_count_statements(tx, tx->batch.count);
-    look_at_session(tx);
+    tx_look_at_session(tx, tx->run.lost);
     tx_note_outcome(tx);
     if (tx->run.lost) {
         tx_end(tx);
@@ -299,7 +299,7 @@ static void on_done(struct pg_run *run)
         return;
     }
     count_run(tx);
-    look_at_session(tx);
+    tx_look_at_session(tx, tx->run.lost);
     if (!run->lost && may_resend(tx)) {
         resend(tx);
         return;
@@ -326,7 +326,7 @@ static void on_lost(struct pg *pg)
 {
     struct tx *tx = pg->holder;
     assert(tx->state == TX_OPEN);
-    tx_lose_session(tx);
+    lose_session(tx);
     error_set(&tx->error, ERROR_UNAVAILABLE,
               "the connection was lost, and the transaction with it");
     tx->failed = true;

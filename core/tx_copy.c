@@ -29,11 +29,10 @@ static void end_copy(struct tx *tx)
 {
     take_copy_error(tx);
     tx_count_statements(tx, 1);
+    tx_look_at_session(tx, tx->copy.lost);
     if (tx->copy.lost) {
-        tx_lose_session(tx);
         tx_end(tx);
     } else {
-        pool_look_at(&tx->database->pool, tx->pg);
         tx->state = TX_OPEN;
     }
 }

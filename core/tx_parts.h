@@ -28,8 +28,8 @@ static inline uint64_t tx_waited(const struct tx *tx)
 /* tx.c. It has its outcome: counts it, and gives everything back. */
 void tx_end(struct tx *tx);
 
-/* Its connection broke: there is none any more. */
-void tx_lose_session(struct tx *tx);
+/* What a run or a COPY has done to its session. */
+void tx_look_at_session(struct tx *tx, bool lost);
 
 /* tx_count.c. The wait of the present state ends, be it in vain. */
 void tx_count_wait(struct tx *tx);
