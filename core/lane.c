@@ -190,14 +190,15 @@ static void on_setup(struct pg_run *run)
 static void on_impatience(struct timer *timer)
 {
     struct lane *lane = list_entry((void *)timer, struct lane, patience);
-    if (!pipeline_is_idle(&lane->pg->pipeline)) {
-        /* Something on it is slow, and nobody knows what: the server sends its answers when a
-         * segment is done. What is slow will show where it has a connection of its own. */
-        if (lane->state == LANE_OPENING && lane->checking) {
-            log_event(LOG_WARN, "lane not opened", "no answer within %d ms", CHECKING_MS);
-        }
-        break_up(lane);
+    if (pipeline_is_idle(&lane->pg->pipeline)) {
+        return;
     }
+    if (lane->state == LANE_OPENING && lane->checking) {
+        log_event(LOG_WARN, "lane not opened", "no answer within %d ms", CHECKING_MS);
+    }
+    /* Something on it is slow, and nobody knows what: the server sends its answers when a segment
+     * is done. What is slow will show where it has a connection of its own. */
+    break_up(lane);
 }
 
 /* What is sent at the end of a long turn of the loop was not waited for since its beginning. */
