@@ -33,7 +33,10 @@ app.get("/batch", function()
     tx:send_batch()
   end)
 end)
-app.get("/read", function() return db:query("select current_setting('default_transaction_read_only') as read_only") end)
+-- A statement of its own for each number: one that was slow once is kept off the lanes.
+app.get("/read/{number}", function(req)
+  return db:query("select current_setting('default_transaction_read_only') as read_only, " .. req.params.number)
+end)
 app.get("/hold", { deadline = 60 }, function()
   db:transaction(function(tx) tx:query("select pg_sleep(50), 'hold'") end)
 end)
@@ -196,13 +199,15 @@ describe("a lane that PostgreSQL does not let be opened", function()
     server.db:exec(("alter database %q set statement_timeout = %d"):format(server.database_name, statement_timeout))
     server.proxy:arm { "delay:" .. milliseconds, "forth", 2, "sql set default_transaction_read_only" }
     local offset = #server:log()
-    local answer = server:get("/read")
+    local answer = server:get("/read/0")
     return server, server:wait_log(" warn worker%-1: lane not opened [^\n]*", offset), answer
   end
 
   local function see_lane(server)
+    local last = 0
     support.eventually("a lane", function()
-      local answer = server:get("/read")
+      last = last + 1
+      local answer = server:get("/read/" .. last)
       return answer.status == 200 and answer:value()[1].read_only == "on"
     end)
   end

@@ -26,8 +26,9 @@ app.get("/commit/{count}", function(req)
   end)
 end)
 app.get("/read", function() return db:query("select 1") end)
-app.get("/read-only", function()
-  return db:query_row("select current_setting('default_transaction_read_only') as read_only")
+-- A statement of its own for each number: one that was slow once is kept off the lanes.
+app.get("/read-only/{number}", function(req)
+  return db:query_row("select current_setting('default_transaction_read_only') as read_only, " .. req.params.number)
 end)
 app.get("/locked-read", { deadline = 60 }, function() return db:query("select pg_advisory_xact_lock_shared(8)") end)
 app.get("/raise-in-transaction", function()
@@ -382,11 +383,13 @@ end)
 describe("/metrics of reads on a lane", function()
   local server
 
-  setup(function()
-    server = start("--pool-max", 4, "--lanes", 1)
+  setup(function() server = start("--pool-max", 4, "--lanes", 1) end)
+  before_each(function()
+    local last = 0
     support.eventually("a lane", function()
       local seen
-      counted(server, 1, function() seen = server:get("/read-only"):value() end)
+      last = last + 1
+      counted(server, 1, function() seen = server:get("/read-only/" .. last):value() end)
       return seen.read_only == "on"
     end)
   end)
