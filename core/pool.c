@@ -9,9 +9,6 @@
 #include "pool_parts.h"
 #include "shared.h"
 
-/* A session that rested for longer is looked at before it is lent. */
-enum { TRUSTED_S = 1 };
-
 static void list_move(struct list *head, struct pg *pg)
 {
     list_remove(&pg->link);
@@ -124,14 +121,14 @@ void pool_fail_waiters(struct pool *pool)
     }
 }
 
-/* The idle session to lend next; NULL if there is none. One that has rested for long and has
- * something to say is left out: it may have ended, and the loop will read it next. */
+/* The idle session to lend next; NULL if there is none. One that has something to say is left out:
+ * it may have ended while this worker was busy, and the loop will read it next. */
 static struct pg *next_idle(const struct pool *pool)
 {
     struct list *item, *following;
     list_for_each (item, following, &pool->idle) {
         struct pg *pg = list_entry(item, struct pg, link);
-        if (pg->idle_since + SECONDS(TRUSTED_S) > pool->loop->now || pg_is_quiet(pg)) {
+        if (pg_is_quiet(pg)) {
             return pg;
         }
     }

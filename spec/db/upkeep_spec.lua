@@ -14,6 +14,7 @@ app.get("/hold", { deadline = 60 }, function()
   db:transaction(function(tx) tx:query("lock table gate in access share mode") end)
   return {}
 end)
+app.get("/spin", { deadline = 60 }, function() while true do end end)
 app.get("/late", { deadline = 0.2 }, function()
   db:transaction(function(tx) tx:query("select 1") end)
 end)
@@ -82,9 +83,7 @@ describe("a session", function()
     end)
   end)
 
-  it("that has ended is not lent", function()
-    local server = start("--pool-max", 2)
-    finally(function() server:stop() end)
+  local function see_ended_sessions(server)
     for _ = 1, 10 do
       local pid = server:get("/pid"):json().pid
       server.db:exec(("select pg_terminate_backend(%d)"):format(pid))
@@ -92,6 +91,23 @@ describe("a session", function()
       support.eventually("it to be gone", function() return not lfs.attributes(("/proc/%d"):format(pid)) end)
       assert.not_equal(pid, server:get("/pid"):value().pid)
     end
+  end
+
+  it("that has ended is not lent", function()
+    local server = start("--pool-max", 2)
+    finally(function() server:stop() end)
+    see_ended_sessions(server)
+  end)
+
+  it("that has ended is not lent where the worker had no time to hear of it", function()
+    local server = start("--pool-max", 2)
+    local busy = {}
+    finally(function()
+      for _, client in ipairs(busy) do client:close() end
+      server:stop()
+    end)
+    for i = 1, 8 do busy[i] = server:begin("GET", "/spin") end
+    see_ended_sessions(server)
   end)
 
   it("that does not answer is found while it is idle", function()
