@@ -151,6 +151,12 @@ void batch_drop_front(struct batch *batch)
     memmove(batch->items, batch->items + 1, batch->count * sizeof *batch->items);
 }
 
+void batch_drop_last(struct batch *batch)
+{
+    pg_result_free(batch->items[batch->count - 1].result);
+    batch_hold_back(batch);
+}
+
 void batch_blame(const struct batch *batch, const struct batch_item *item, struct error *err)
 {
     size_t index = (size_t)(item - batch->items);

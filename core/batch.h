@@ -78,6 +78,9 @@ void batch_let_in(struct batch *batch);
 void batch_add_front(struct batch *batch, const struct statement *statement);
 void batch_drop_front(struct batch *batch);
 
+/* Takes away the last item, which is not a :bulk statement. */
+void batch_drop_last(struct batch *batch);
+
 /* Says of which item an error is: its index among those of the script, the statement's name and who
  * queued it, as far as it has them. */
 void batch_blame(const struct batch *batch, const struct batch_item *item, struct error *err);

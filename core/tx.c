@@ -16,6 +16,7 @@
 
 #include "loop.h"
 #include "shared.h"
+#include "sql.h"
 #include "tx_parts.h"
 
 static const struct statement commit_statement = {.sql = "commit", .key = STATEMENT_KEY_COMMIT};
@@ -147,7 +148,8 @@ static void write_timeout(struct tx *tx)
 
 static void start(struct tx *tx)
 {
-    tx->state = tx->batch.commit ? TX_COMMITTING : TX_RUNNING;
+    /* A batch that stands for itself may be cancelled until its end. */
+    tx->state = tx->batch.commit && !tx->options.autocommit ? TX_COMMITTING : TX_RUNNING;
     tx->waiting_since = tx_loop(tx)->now;
     write_timeout(tx);
     pool_renew(&tx->database->pool, tx->pg);
@@ -155,22 +157,63 @@ static void start(struct tx *tx)
     pg_flush(tx->pg);
 }
 
+/* Statements that stand for themselves, of which one could end the transaction that they are. */
+static bool needs_block(const struct tx *tx)
+{
+    const struct batch *batch = &tx->batch;
+    size_t i = batch->hidden;
+    if (!tx->options.autocommit || batch->describe || batch->count - batch->hidden < 2) {
+        return false;
+    }
+    while (i < batch->count && !sql_may_commit(batch->items[i].statement->sql)) {
+        i++;
+    }
+    return i < batch->count;
+}
+
+/* What CALL and DO run may commit what stands before them, or undo it: in a transaction block
+ * PostgreSQL refuses that. One that is alone may. */
+static void run_in_block(struct tx *tx)
+{
+    if (needs_block(tx)) {
+        write_begin(tx);
+        batch_add_front(&tx->batch, &tx->begin);
+        batch_add(&tx->batch, &commit_statement, 0, NULL, 0);
+        tx->batch.commit = true;
+    }
+}
+
+/* The script's own statements are left. A COMMIT that was refused is told of the last of them, as
+ * it is where there is no block. */
+static void leave_block(struct tx *tx)
+{
+    struct batch *batch = &tx->batch;
+    if (!batch->commit) {
+        return;
+    }
+    batch->commit = false;
+    batch_drop_last(batch);
+    if (tx->error.item > batch->count - batch->hidden) {
+        batch_blame(batch, &batch->items[batch->count - 1], &tx->error);
+    }
+}
+
 /* A statement that the server knows no more, or whose result has changed, took no effect: the batch
  * may be sent again where it was a transaction of its own, or the beginning of one, of which the
- * script has seen nothing yet, and which nothing in it may have committed. Another stale one may
- * show behind it then. */
+ * script has seen nothing yet. Nothing in it can have committed. Another stale one may show behind
+ * it then. */
 static bool may_resend(const struct tx *tx)
 {
     bool is_first = tx->options.autocommit || tx->batch.hidden > 0;
-    return is_first && tx->batch.stale && tx->batch.error.item + 1 > tx->resent &&
-           !tx_may_have_committed(tx);
+    return is_first && tx->batch.stale && tx->batch.error.item + 1 > tx->resent;
 }
 
 static void resend(struct tx *tx)
 {
     tx->resent = tx->batch.error.item + 1;
     batch_rewind(&tx->batch);
-    if (!tx->options.autocommit && tx->batch.items[0].statement != &rollback_statement) {
+    bool in_block = !tx->options.autocommit || tx->batch.commit;
+    if (in_block && tx->batch.items[0].statement != &rollback_statement) {
         batch_add_front(&tx->batch, &rollback_statement);
     }
     start(tx);
@@ -310,6 +353,7 @@ static void on_done(struct pg_run *run)
     }
     tx_note_outcome(tx);
     if (tx->options.autocommit) {
+        leave_block(tx);
         lanes_note(&tx->database->lanes, &tx->batch, tx_waited(tx));
         tx->state = TX_NEW;
         give_back(tx, true);
@@ -513,6 +557,7 @@ static void run(struct tx *tx, void (*done)(struct tx *tx))
         return;
     }
     run_read_only(tx);
+    run_in_block(tx);
     tx->state = TX_QUEUEING;
     if (!tx->options.turn || turn_take(&tx->database->turns, &tx->turn, tx->options.turn)) {
         acquire(tx);

@@ -38,7 +38,8 @@ struct tx_options {
     enum tx_isolation isolation;
     bool read_only;
     bool deferrable;
-    bool autocommit;   /* no BEGIN and COMMIT: each batch stands for itself */
+    bool autocommit;   /* each batch stands for itself: without BEGIN and COMMIT unless it needs a
+                          block (run_in_block) */
     bool limited;      /* its deadline is its own, and comes before that of its request */
     const char *turn;  /* name of the line it waits in within this worker; NULL for none. This and
                           the next two outlive the tx */

@@ -3,8 +3,6 @@
 
 #include <string.h>
 
-#include "sql.h"
-#include "statement.h"
 #include "tx_parts.h"
 
 /* The batch carries its own commit: COMMIT, or the Sync behind statements that stand for
@@ -51,21 +49,6 @@ void tx_tell_timeout(struct tx *tx)
               "the transaction took longer than its timeout, and was rolled back");
 }
 
-bool tx_may_have_committed(const struct tx *tx)
-{
-    const struct batch *batch = &tx->batch;
-    if (!tx->options.autocommit) {
-        return false; /* The script's SQL cannot: what ends a transaction is refused. */
-    }
-    for (size_t i = batch->hidden; i < batch->count; i++) {
-        const struct batch_item *item = &batch->items[i];
-        if (item->state == ITEM_DONE && sql_may_commit(item->statement->sql)) {
-            return true;
-        }
-    }
-    return false;
-}
-
 void tx_note_refused_write(struct tx *tx)
 {
     bool by_server = tx->pg ? pg_turned_read_only(tx->pg) : !tx->options.read_only;
@@ -77,9 +60,6 @@ void tx_note_refused_write(struct tx *tx)
 void tx_note_outcome(struct tx *tx)
 {
     tx->error = tx->batch.error;
-    if (tx->batch.stale && tx_may_have_committed(tx)) {
-        tx->error.code = ERROR_DATABASE; /* Nobody is to do it again. */
-    }
     if (outcome_is_unknown(tx)) {
         error_set(&tx->error, ERROR_OUTCOME_UNKNOWN, "COMMIT was sent, but its answer was lost");
     }

@@ -43,12 +43,8 @@ void tx_count_end(const struct tx *tx);
 /* It is left in the midst of what it is at. One that has no session has not begun on the server. */
 void tx_count_broken_off(struct tx *tx);
 
-/* tx_outcome.c. Something in the batch that succeeded may have committed on its own: to send it
- * once more might do it twice. */
-bool tx_may_have_committed(const struct tx *tx);
-
-/* A write that was refused because the script has made its transaction read-only is its mistake,
- * not a server that takes none any more. */
+/* tx_outcome.c. A write that was refused because the script has made its transaction read-only is
+ * its mistake, not a server that takes none any more. */
 void tx_note_refused_write(struct tx *tx);
 
 /* The batch, or the connection, has ended: sets `error` and `failed`. */

@@ -116,6 +116,20 @@ static void test_rewind(void)
     batch_finish(&batch);
 }
 
+static void test_drop_last(void)
+{
+    struct batch batch;
+    batch_init(&batch);
+    run(&batch);
+    size_t memory = batch_memory(&batch);
+    batch_add(&batch, &statement, 0, NULL, 0)->result = make_result();
+    batch_drop_last(&batch);
+    check_int(batch.count, 3, "the last item is dropped");
+    check_int(batch.items[2].line, 8, "and no other");
+    check_int(batch_memory(&batch), memory, "with what it took");
+    batch_finish(&batch);
+}
+
 static void test_reset(void)
 {
     struct batch batch;
@@ -199,6 +213,7 @@ int main(void)
         test_sources(rows[i].name, rows[i].sources, rows[i].copies);
     }
     test_rewind();
+    test_drop_last();
     test_reset();
     test_memory();
     test_bulk();

@@ -238,6 +238,146 @@ describe("a batch", function()
   end)
 end)
 
+local MIXED_MIGRATION = [[
+create table numbers (n integer not null primary key);
+create table parts (n integer references numbers deferrable initially deferred);
+create procedure add_and_commit(added integer) language plpgsql as $$
+begin
+  insert into numbers values (added);
+  commit;
+end $$;
+create procedure add(added integer, inout count integer) language plpgsql as $$
+begin
+  insert into numbers values (added);
+  select count(*) into count from numbers;
+end $$;
+]]
+
+local MIXED_SCRIPT = [[
+local app = require "moonpool"
+local db = app.db
+
+local function report(err)
+  return {
+    code = err.code, item = err.item, statement = err.statement, where = err.where, sqlstate = err.sqlstate,
+    constraint = err.constraint,
+  }
+end
+
+app.post("/ending", function(req)
+  db:queue("add_number", 1)
+  db:queue(req.body.sql) -- the one that ends it
+  db:queue("add_number", 2)
+  db:queue("add_number", 2) -- the one that fails
+  local ok, err = pcall(db.send_batch, db)
+  return { ok = ok, report = report(err) }
+end)
+
+app.post("/mixed", function()
+  db:queue("add_number", 1)
+  db:queue("call add($1, 0)", 2)
+  db:queue("get_number", 2)
+  db:queue("do $do$ begin insert into numbers values (3); end $do$")
+  local results = db:send_batch()
+  db:queue("call add($1, 0)", 4)
+  local rows = db:query("get_numbers", 10)
+  return { n = results.n, added = results[1], count = results[2][1].count, found = results[3].n, rows = #rows }
+end)
+
+app.post("/failing-at-its-end", function()
+  db:queue("do $do$ begin insert into numbers values (1); end $do$")
+  db:queue("add_part", 2) -- the last one
+  local ok, err = pcall(db.send_batch, db)
+  return { ok = ok, report = report(err) }
+end)
+
+app.post("/alone", function(req)
+  if req.body.queued then
+    db:queue(req.body.sql)
+    db:send_batch()
+  else
+    db:exec(req.body.sql)
+  end
+  return 204
+end)
+]]
+
+describe("a batch outside a transaction", function()
+  local server
+
+  setup(function()
+    server = support.server.start {
+      script = MIXED_SCRIPT,
+      statements = STATEMENTS .. "\n-- name: add_part :exec\ninsert into parts (n) values ($1);\n",
+      migration = MIXED_MIGRATION,
+      flags = { "--workers", "1", "--pool-max", "1", "--lanes", "0", "--no-watch" },
+    }
+  end)
+  teardown(function() server:stop() end)
+
+  before_each(function() server.db:exec("truncate numbers, parts") end)
+
+  local function line(text) return "scripts/spec.lua:" .. support.line_of(MIXED_SCRIPT, text) end
+
+  for _, sql in ipairs {
+    "do $$ begin commit; end $$",
+    "do $$ begin rollback; end $$",
+    "call add_and_commit(7)",
+    "; /* a */; CALL add_and_commit(7)",
+  } do
+    it("is not ended by what one of its statements does: " .. sql, function()
+      local seen = server:call("/ending", { sql = sql })
+      assert.is_false(seen.ok)
+      assert.equal("2D000", seen.report.sqlstate)
+      assert.equal(2, seen.report.item)
+      assert.equal(line("-- the one that ends it"), seen.report.where)
+      assert.equal(0, server.db:count("numbers"))
+    end)
+
+    it("leaves what stands alone to end its own transaction: " .. sql, function()
+      for _, queued in ipairs { true, false } do
+        server.db:exec("truncate numbers, parts")
+        assert.equal(204, server:post("/alone", { sql = sql, queued = queued }).status)
+        assert.equal(sql:lower():find("call", 1, true) and 1 or 0, server.db:count("numbers"))
+      end
+    end)
+  end
+
+  it("cannot have what runs in no transaction", function()
+    local seen = server:call("/ending", { sql = "vacuum numbers" })
+    assert.equal("25001", seen.report.sqlstate)
+    assert.equal(2, seen.report.item)
+    assert.equal(204, server:post("/alone", { sql = "vacuum numbers" }).status)
+  end)
+
+  it("has the results of CALL and DO among the others", function()
+    assert.same({ n = 4, added = 1, count = 2, found = 2, rows = 4 }, server:call("/mixed"))
+    assert.equal(4, server.db:count("numbers"))
+  end)
+
+  it("names the statement that fails behind CALL or DO, and stores nothing", function()
+    for _, sql in ipairs { "do $$ begin end $$", "call add(7, 0)", "create table other ()" } do
+      local seen = server:call("/ending", { sql = sql })
+      assert.equal(4, seen.report.item)
+      assert.equal("add_number", seen.report.statement)
+      assert.equal("23505", seen.report.sqlstate)
+      assert.equal(line("-- the one that fails"), seen.report.where)
+      assert.equal(0, server.db:count("numbers"))
+    end
+  end)
+
+  it("names its last statement where it fails at its end, be CALL or DO in it", function()
+    local seen = server:call("/failing-at-its-end")
+    assert.is_false(seen.ok)
+    assert.equal(2, seen.report.item)
+    assert.equal("add_part", seen.report.statement)
+    assert.equal("23503", seen.report.sqlstate)
+    assert.equal("parts_n_fkey", seen.report.constraint)
+    assert.equal(line("-- the last one"), seen.report.where)
+    assert.equal(0, server.db:count("numbers"))
+  end)
+end)
+
 describe("a batch that is larger than Lua's memory", function()
   local server
 
