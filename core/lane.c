@@ -191,6 +191,8 @@ static void on_impatience(struct timer *timer)
 {
     struct lane *lane = list_entry((void *)timer, struct lane, patience);
     if (pipeline_is_idle(&lane->pg->pipeline)) {
+        /* What has come may have been the answer to a check, or to a call that was forgotten. */
+        pool_look_at(lane->lanes->pool, lane->pg);
         return;
     }
     if (lane->state == LANE_OPENING && lane->checking) {

@@ -98,7 +98,8 @@ void pool_lost(struct pool *pool, struct pg *pg);
  * prepared anew. */
 void pool_renew(struct pool *pool, struct pg *pg);
 
-/* To be called when something was run on it: what it has shown of the database is told to all. */
+/* To be called when it has answered: the server is there, and what else it has shown of the
+ * database is told to all. */
 void pool_look_at(struct pool *pool, struct pg *pg);
 
 /* Somebody else may need a permit, or has returned one: called when the worker was woken. */

@@ -39,6 +39,7 @@ static void tell_read_only(struct pool *pool, const struct pg *pg)
 
 void pool_look_at(struct pool *pool, struct pg *pg)
 {
+    pool->silent_since = 0;
     if (pg->pipeline.outdated) {
         tell_stale(pool, pg);
     }

@@ -678,6 +678,21 @@ static void test_silence(void)
     finish("silence");
 }
 
+/* As a lane that lives on when the others have fallen silent. */
+static void test_silence_until_an_answer(void)
+{
+    begin(3, &usual);
+    play("+a +b o o ~a s z @1000 @1000");
+    pool_look_at(&pools[0], customers[1].pg);
+    play("@1000 !b @1000 @1000 @1000");
+    check_text(shape(), "o1 |", "one that answered after a silence is lost: another one is opened");
+    check(shared->database_up, "the silence before its answer tells nothing of the database");
+    play("o +c +d o ~c s z @1000 !d @1000");
+    check(!shared->database_up, "one since its last answer does");
+    play("o");
+    finish("silence until an answer");
+}
+
 static void test_silence_for_a_busy_worker(void)
 {
     begin(1, &usual);
@@ -745,6 +760,7 @@ int main(void)
     test_stale();
     test_read_only();
     test_silence();
+    test_silence_until_an_answer();
     test_silence_for_a_busy_worker();
     test_silence_in_one_worker();
     test_silence_in_all_workers();

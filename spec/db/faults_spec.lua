@@ -94,7 +94,18 @@ local BACK = 12 -- until the service is back when the database is; it takes a se
 local BACK_FROM_CRASH = 15 -- with the time that PostgreSQL takes
 
 describe("a database fault", function()
-  local cluster, server
+  local cluster, server, url
+
+  local function start(proxy, ...)
+    return support.server.start {
+      database = (url:gsub("postgres@", "app:right@")),
+      proxy = proxy,
+      script = SCRIPT,
+      statements = STATEMENTS,
+      migration = MIGRATION,
+      flags = { "--no-watch", ... },
+    }
+  end
 
   setup(function()
     cluster = support.cluster.create()
@@ -102,14 +113,8 @@ describe("a database fault", function()
     cluster:start("-c max_connections=20 -c max_prepared_transactions=1")
     support.db.at(cluster.url):exec("create role app login password 'right'")
     support.db.at(cluster.url):exec("create database app owner app")
-    local url = support.db.sibling_url(cluster.url, "app")
-    server = support.server.start {
-      database = (url:gsub("postgres@", "app:right@")),
-      script = SCRIPT,
-      statements = STATEMENTS,
-      migration = MIGRATION,
-      flags = { "--workers", "2", "--pool-max", "12", "--connect-timeout", "2s", "--no-watch" },
-    }
+    url = support.db.sibling_url(cluster.url, "app")
+    server = start(false, "--workers", "2", "--pool-max", "12", "--connect-timeout", "2s")
     server.db = support.db.at(url) -- as the superuser
     server.db:exec(STAND_STILL)
   end)
@@ -318,19 +323,52 @@ describe("a database fault", function()
     assert.equal(0, server.db:count("notes where text = 'fault'"))
   end)
 
-  it("like a lane that stands still moves its reads elsewhere", function()
+  -- Of one worker of the server.
+  local function lane_of(that)
     local attempt = 0
-    local pid = support.eventually("a lane", function()
+    return support.eventually("a lane", function()
       attempt = attempt + 1
-      local lane = server:get("/lane/" .. attempt):json()
+      local lane = that:get("/lane/" .. attempt):json()
       return lane.read_only == "on" and math.tointeger(lane.pid)
     end)
+  end
+
+  it("like a lane that stands still moves its reads elsewhere", function()
+    local pid = lane_of(server)
     finally(function() support.shell.must("kill -CONT " .. pid) end)
     support.shell.must("kill -STOP " .. pid)
     local answers = support.http.at_once(server.url, 20, function() return "GET", "/count" end)
     for _, answer in ipairs(answers) do
       assert.equal(200, answer.status, answer.body)
     end
+  end)
+
+  local function wait_checked(pid)
+    local function last_change()
+      return server.db:value("select state_change from pg_stat_activity where pid = " .. pid)
+    end
+    local before = last_change()
+    support.eventually("a check", function() return last_change() ~= before end)
+  end
+
+  it("like a session that stands still is over when a lane at rest has answered", function()
+    local other = start(true, "--workers", "1", "--pool-max", "2", "--pool-health-check", "1s")
+    finally(function() other:stop() end)
+    local lane = lane_of(other)
+    support.problem(other:post("/still/fault"), 504, "deadline-exceeded")
+    local pid = backend_of("%stand_still%")
+    finally(function()
+      support.shell.run("kill -CONT " .. pid)
+      other:stop()
+    end)
+    other:wait_log("session dropped")
+    support.shell.must("kill -CONT " .. pid)
+    wait_checked(lane)
+    wait_checked(lane) -- what came of the one before is known by then
+    other.proxy:arm { "delay:1900", "back", 1, "connect" }
+    server.db:exec(("select pg_terminate_backend(%d, 10000)"):format(lane))
+    assert.equal(201, other:post("/transaction/other").status)
+    assert.is_nil(other:log():find("database away", 1, true))
   end)
 
   it("like a postmaster that stands still keeps no deadline from being kept", function()
