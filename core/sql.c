@@ -49,6 +49,7 @@ static const char *const prepared_words[] = {"prepared", NULL};
 static const char *const to_words[] = {"to", NULL};
 
 static const char *const load_words[] = {"load", NULL};
+static const char *const do_words[] = {"do", NULL};
 static const char *const query_words[] = {"select", "with", NULL};
 
 static bool is_part_of_word(char c)
@@ -148,6 +149,12 @@ static bool has_word(const char *sql, const char *word)
     return false;
 }
 
+/* By itself, or in the code of a DO. */
+static bool loads_library(const char *first, const char *sql)
+{
+    return is_one_of(first, load_words) || (is_one_of(first, do_words) && has_word(sql, "load"));
+}
+
 /* select ... into temp: an insert into a table with such a column is not meant. */
 static bool makes_temporary_table(const char *first, const char *sql)
 {
@@ -163,15 +170,6 @@ static bool is_harmless(const char *first)
     return *first == '\0' || is_one_of(first, harmless_words);
 }
 
-static const char *first_word_in_parentheses(const char *sql)
-{
-    const char *first = sql_first_word(sql);
-    while (*first == '(') {
-        first = sql_first_word(first + 1);
-    }
-    return first;
-}
-
 static const char *word_behind(const char *word)
 {
     return sql_first_word(word + word_length(word));
@@ -182,6 +180,15 @@ static const char *first_word_of_statement(const char *sql)
 {
     const char *first = sql_first_word(sql);
     while (*first == ';') {
+        first = sql_first_word(first + 1);
+    }
+    return first;
+}
+
+static const char *first_word_in_parentheses(const char *sql)
+{
+    const char *first = first_word_of_statement(sql);
+    while (*first == '(') {
         first = sql_first_word(first + 1);
     }
     return first;
@@ -217,7 +224,7 @@ bool sql_may_commit(const char *sql)
 enum sql_traces sql_traces(const char *sql)
 {
     const char *first = first_word_in_parentheses(sql);
-    if (is_one_of(first, load_words) || has_one_of(sql, lasting_texts)) {
+    if (loads_library(first, sql) || has_one_of(sql, lasting_texts)) {
         return SQL_LASTING_TRACES;
     }
     bool traces =

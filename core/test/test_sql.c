@@ -40,6 +40,9 @@ static const struct {
     {"select pg_advisory_xact_lock(1)", SQL_NO_TRACES},
     {"select pg_try_advisory_xact_lock(1)", SQL_NO_TRACES},
     {"-- only a comment", SQL_NO_TRACES},
+    {"; select 1", SQL_NO_TRACES},
+    {"; set local role nobody", SQL_NO_TRACES},
+    {"insert into trucks (load) values (1)", SQL_NO_TRACES},
     {"", SQL_NO_TRACES},
 
     {"set search_path = other", SQL_TRACES},
@@ -58,6 +61,9 @@ static const struct {
     {"call change_settings()", SQL_TRACES},
     {"select 1 into temp t", SQL_TRACES},
     {"select 1 into /* a */ temporary t", SQL_TRACES},
+    {"; select 1 into temp t", SQL_TRACES},
+    {"; set role nobody", SQL_TRACES},
+    {"do $$ begin update trucks set loaded = true; end $$", SQL_TRACES},
     {"select 1 into pg_temp.t", SQL_TRACES},
     {"with x as (select 1) select * into temp t from x", SQL_TRACES},
     {"select SET_CONFIG('role', 'nobody', false)", SQL_TRACES},
@@ -69,6 +75,9 @@ static const struct {
     {"select setseed(0.5)", SQL_TRACES},
 
     {"load 'auto_explain'", SQL_LASTING_TRACES},
+    {"; /* a */ ;-- b\nLOAD 'auto_explain'", SQL_LASTING_TRACES},
+    {"do $$ begin load 'auto_explain'; end $$", SQL_LASTING_TRACES},
+    {"; do $$ begin Load 'auto_explain'; end $$", SQL_LASTING_TRACES},
     {"select dblink_connect('a', 'b')", SQL_LASTING_TRACES},
     {"select pg_create_physical_replication_slot('a', true, true)", SQL_LASTING_TRACES},
     {"select pg_replication_origin_session_setup('a')", SQL_LASTING_TRACES},
@@ -81,6 +90,7 @@ static const struct {
 } blocks[] = {
     {"select 1", SQL_KEEPS_BLOCK, false},
     {"/* a */ (\nSELECT 1) union (select 2)", SQL_KEEPS_BLOCK, false},
+    {"; ; (select 1)", SQL_KEEPS_BLOCK, false},
     {"with x as (insert into t values (1)) select 1", SQL_KEEPS_BLOCK, false},
     {"set local statement_timeout = 1", SQL_KEEPS_BLOCK, false},
     {"savepoint s", SQL_KEEPS_BLOCK, false},

@@ -119,13 +119,15 @@ describe("what a request leaves in its session", function()
     assert_same_session()
   end)
 
-  it("is gone with the session where nothing else takes it away", function()
-    assert.equal(200, server:post("/statements", { statements = { "load 'plpgsql'" } }).status)
-    support.eventually("another session", function()
-      return server:get("/pid"):json().pid ~= pid
+  for _, sql in ipairs { "load 'plpgsql'", "; load 'plpgsql'", "do $$ begin load 'plpgsql'; end $$" } do
+    it("is gone with the session where nothing else takes it away: " .. sql, function()
+      assert.equal(200, server:post("/statements", { statements = { sql } }).status)
+      support.eventually("another session", function()
+        return server:get("/pid"):json().pid ~= pid
+      end)
+      pid = server:get("/pid"):json().pid
     end)
-    pid = server:get("/pid"):json().pid
-  end)
+  end
 
   it("is gone when the handler raises", function()
     assert.equal(500, server:post("/transaction", { statements = ALL, ends = "raised" }).status)
