@@ -45,8 +45,10 @@ static const char *const ending_words[] = {"commit", "end", "abort", NULL};
 static const char *const prepare_words[] = {"prepare", NULL};
 static const char *const rollback_words[] = {"rollback", NULL};
 static const char *const block_words[] = {"work", "transaction", NULL};
+static const char *const transaction_words[] = {"transaction", NULL};
 static const char *const prepared_words[] = {"prepared", NULL};
 static const char *const to_words[] = {"to", NULL};
+static const char *const as_words[] = {"as", NULL};
 
 static const char *const load_words[] = {"load", NULL};
 static const char *const do_words[] = {"do", NULL};
@@ -194,6 +196,14 @@ static const char *first_word_in_parentheses(const char *sql)
     return first;
 }
 
+/* Rather than a statement that has this name, prepare transaction (int) as select $1. */
+static bool prepares_transaction(const char *first, const char *second)
+{
+    const char *third = word_behind(second);
+    return is_one_of(first, prepare_words) && is_one_of(second, transaction_words) &&
+           *third != '(' && !is_one_of(third, as_words);
+}
+
 static bool ends_block(const char *first, const char *second, bool names_block)
 {
     if (is_one_of(second, prepared_words)) {
@@ -202,7 +212,7 @@ static bool ends_block(const char *first, const char *second, bool names_block)
     if (is_one_of(first, rollback_words)) {
         return !is_one_of(names_block ? word_behind(second) : second, to_words);
     }
-    return is_one_of(first, ending_words) || (is_one_of(first, prepare_words) && names_block);
+    return is_one_of(first, ending_words) || prepares_transaction(first, second);
 }
 
 enum sql_block sql_block(const char *sql)

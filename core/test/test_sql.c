@@ -121,6 +121,12 @@ static const struct {
     {"rollback transaction and no chain", SQL_ENDS_BLOCK, true},
     {"rollback work/* to s */", SQL_ENDS_BLOCK, true},
     {"prepare p as select 1", SQL_KEEPS_BLOCK, true},
+    {"prepare work as select 1", SQL_KEEPS_BLOCK, true},
+    {"prepare work (int) as select $1", SQL_KEEPS_BLOCK, true},
+    {"prepare transaction AS select 1", SQL_KEEPS_BLOCK, true},
+    {"prepare transaction(int) as select $1", SQL_KEEPS_BLOCK, true},
+    {"Prepare /* a */ Transaction $$as$$", SQL_ENDS_BLOCK, true},
+    {"prepare transaction E'a'", SQL_ENDS_BLOCK, true},
     {"commit prepared 'a'", SQL_KEEPS_BLOCK, true},
     {"rollback prepared 'a'", SQL_KEEPS_BLOCK, true},
 

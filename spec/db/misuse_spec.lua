@@ -383,7 +383,10 @@ describe("a script that", function()
     end)
   end
 
-  for _, sql in ipairs { "rollback to s", "prepare ending as select 1", "begin;" } do
+  for _, sql in ipairs {
+    "rollback to s", "begin;", "prepare ending as select 1", "prepare work as select 1",
+    "prepare transaction as select 1", "prepare transaction (int) as select $1",
+  } do
     it("does not end its transaction by SQL may go on: " .. sql, function()
       assert.equal(204, server:post("/sql", { sql = sql }).status)
       assert.equal(2, server.db:count("numbers"))
