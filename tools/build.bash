@@ -7,17 +7,22 @@ build_in() {
     setup_in "$@" && run_child ninja -C "$1"
 }
 
-# setup_in FOLDER MESON_OPTION...
+# setup_in FOLDER MESON_OPTION...: what is not named has its default.
 setup_in() {
-    local folder=$1 record=$1/set-up-by-dev wipe=()
+    local folder=$1 record=$1/set-up-by-dev
     shift
     if [[ -e $folder/build.ninja && $(cat "$record" 2>/dev/null) == "$root $*" ]]; then
         return
-    elif [[ -e $folder/build.ninja ]]; then
-        # It was set up with other options, or moved with its checkout and knows the old place only.
-        wipe=(--wipe)
     fi
-    run_child meson setup "${wipe[@]}" "$folder" "$@" && echo "$root $*" > "$record"
+    # It was set up with other options, or moved with its checkout and knows the old place only.
+    forget_setup "$folder"
+    run_child meson setup "$folder" "$@" && echo "$root $*" > "$record"
+}
+
+# forget_setup FOLDER: takes away what Meson and Ninja know of it, so that all is built anew. The rest
+# stays: build-fuzz/ has a corpus. (meson setup --wipe would take the corpus, and keep the options.)
+forget_setup() {
+    rm -rf "$1"/{meson-private,meson-info,build.ninja,.ninja_log,.ninja_deps,set-up-by-dev}
 }
 
 build_server() {
