@@ -64,10 +64,8 @@ struct generation *generation_of(struct lua_State *L)
 static struct statement *new_text(struct arena *arena, const char *text, size_t length)
 {
     struct statement *statement = arena_zalloc(arena, sizeof *statement);
-    statement->sql = arena_strndup(arena, text, length);
     statement->kind = STATEMENT_TEXT;
-    statement->traces = sql_traces(statement->sql);
-    statement->block = sql_block(statement->sql);
+    statement_set_sql(statement, arena, text, length);
     return statement;
 }
 

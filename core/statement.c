@@ -55,6 +55,14 @@ uint64_t statement_hash(const char *text, size_t length)
     return hash_bytes(HASH_START, text, length);
 }
 
+void statement_set_sql(struct statement *statement, struct arena *arena, const char *sql,
+                       size_t length)
+{
+    statement->sql = arena_strndup(arena, sql, length);
+    statement->traces = sql_traces(statement->sql);
+    statement->block = sql_block(statement->sql);
+}
+
 /* Locale-independent; bytes of UTF-8 sequences count as letters, as they do in PostgreSQL. */
 static bool is_letter(char c)
 {
@@ -492,11 +500,9 @@ static int parse_block(struct catalog *catalog, struct scanner *scanner, const c
         return -1;
     }
     size_t length = (size_t)(end - sql);
-    statement->sql = arena_strndup(&catalog->arena, sql, length);
     statement->file = file;
     statement->key = statement_hash(sql, length);
-    statement->traces = sql_traces(statement->sql);
-    statement->block = sql_block(statement->sql);
+    statement_set_sql(statement, &catalog->arena, sql, length);
     add_statement(catalog, statement);
     return 0;
 }

@@ -76,6 +76,10 @@ bool statement_is_name(const char *text);
  * call a function that writes. */
 bool statement_looks_like_read(const char *sql);
 
+/* Copies the SQL into the arena, and finds `traces` and `block`. */
+void statement_set_sql(struct statement *statement, struct arena *arena, const char *sql,
+                       size_t length);
+
 /* The 64-bit hash used for `key` (FNV-1a). */
 uint64_t statement_hash(const char *text, size_t length);
 
