@@ -239,6 +239,15 @@ static bool window_has_room(const struct pipeline *pipeline)
     return pipeline->items_in_flight < WINDOW_ITEMS && pipeline->bytes_in_flight < WINDOW_BYTES;
 }
 
+bool pipeline_fits_window(const struct batch *batch)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < batch->count; i++) {
+        bytes += item_bytes(&batch->items[i]);
+    }
+    return batch->count <= WINDOW_ITEMS && bytes <= WINDOW_BYTES;
+}
+
 static struct pg_run *run_behind(const struct pipeline *pipeline, const struct pg_run *run)
 {
     return run->link.next == &pipeline->runs ? NULL

@@ -73,6 +73,10 @@ void pipeline_finish(struct pipeline *pipeline);
 /* Takes a run on, behind those under way. */
 void pipeline_start(struct pipeline *pipeline, struct pg_run *run);
 
+/* True if the window takes the whole batch: then it goes off together with its Sync. Else it may be
+ * abandoned half sent, with a Sync behind that. */
+bool pipeline_fits_window(const struct batch *batch);
+
 /* Queues what the window allows into libpq's buffer; to be called again when an open run has grown
  * or is not open any more. -1 if libpq refuses: the connection is lost. */
 int pipeline_send(struct pipeline *pipeline);

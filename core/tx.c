@@ -157,25 +157,23 @@ static void start(struct tx *tx)
     pg_flush(tx->pg);
 }
 
-/* Statements that stand for themselves, of which one could end the transaction that they are. */
-static bool needs_block(const struct tx *tx)
+static bool may_commit_by_itself(const struct batch *batch)
 {
-    const struct batch *batch = &tx->batch;
-    size_t i = batch->hidden;
-    if (!tx->options.autocommit || batch->describe || batch->count - batch->hidden < 2) {
-        return false;
-    }
+    size_t i = 0;
     while (i < batch->count && !sql_may_commit(batch->items[i].statement->sql)) {
         i++;
     }
     return i < batch->count;
 }
 
-/* What CALL and DO run may commit what stands before them, or undo it: in a transaction block
- * PostgreSQL refuses that. One that is alone may. */
+/* Statements that stand for themselves are one transaction by their common Sync. What CALL and DO
+ * run may end it before, and so does the Sync behind a batch that is abandoned half sent: not in a
+ * transaction block. A CALL or DO that is alone may. */
 static void run_in_block(struct tx *tx)
 {
-    if (needs_block(tx)) {
+    const struct batch *batch = &tx->batch;
+    bool several = tx->options.autocommit && !batch->describe && batch->count > 1;
+    if (several && !tx->reads && (may_commit_by_itself(batch) || !pipeline_fits_window(batch))) {
         write_begin(tx);
         batch_add_front(&tx->batch, &tx->begin);
         batch_add(&tx->batch, &commit_statement, 0, NULL, 0);
@@ -264,6 +262,7 @@ static void run_writable(struct tx *tx)
     tx->batch.read_only = false;
     batch_rewind(&tx->batch);
     batch_drop_front(&tx->batch);
+    run_in_block(tx);
     start(tx);
 }
 

@@ -251,6 +251,25 @@ begin
   insert into numbers values (added);
   select count(*) into count from numbers;
 end $$;
+create function add(added integer) returns integer language sql as
+  'insert into numbers values (added) returning n';
+create function sleep_until_cancelled() returns void language plpgsql as $$
+begin
+  perform pg_sleep(600);
+exception when query_canceled then
+  begin
+    perform pg_sleep(0.1); -- a cancel may come twice
+  exception when query_canceled then
+    return;
+  end;
+end $$;
+create function add_slowly(added integer) returns void language plpgsql as $$
+begin
+  insert into numbers values (added);
+  if added = 1 then
+    perform sleep_until_cancelled();
+  end if;
+end $$;
 ]]
 
 local MIXED_SCRIPT = [[
@@ -289,6 +308,49 @@ app.post("/failing-at-its-end", function()
   db:queue("add_part", 2) -- the last one
   local ok, err = pcall(db.send_batch, db)
   return { ok = ok, report = report(err) }
+end)
+
+local big = {}
+
+function big.statements()
+  db:queue("add_number", 1)
+  db:queue("select sleep_until_cancelled()")
+  for n = 2, 1500 do
+    db:queue("add_number", n)
+  end
+end
+
+function big.calls()
+  for n = 1, 1500 do
+    db:queue("select add_slowly($1)", n)
+  end
+end
+
+function big.values()
+  db:queue("add_number", 1)
+  db:queue("select sleep_until_cancelled()")
+  for n = 2, 30 do
+    db:queue("insert into numbers values ($1::int + length($2) - 100000)", n, ("x"):rep(100000))
+  end
+end
+
+app.post("/big/{kind}", { deadline = 60 }, function(req)
+  big[req.params.kind]()
+  db:send_batch()
+  return 204
+end)
+
+app.post("/growing/{count}", function(req)
+  local function add_all()
+    for n = 1, math.tointeger(tonumber(req.params.count)) do
+      db:queue("select add($1) as n", n)
+    end
+  end
+  add_all()
+  db:queue("select add(1) as n") -- there already
+  local ok, err = pcall(db.send_batch, db)
+  add_all()
+  return { ok = ok, report = report(err), rows = #db:query("get_numbers", 10000) }
 end)
 
 app.post("/alone", function(req)
@@ -363,6 +425,33 @@ describe("a batch outside a transaction", function()
       assert.equal("23505", seen.report.sqlstate)
       assert.equal(line("-- the one that fails"), seen.report.where)
       assert.equal(0, server.db:count("numbers"))
+    end
+  end)
+
+  local function sessions(condition)
+    return server.db:value("select count(*) from pg_stat_activity where datname = current_database() "
+      .. "and pid <> pg_backend_pid() and " .. condition)
+  end
+
+  for _, kind in ipairs { "statements", "calls", "values" } do
+    it("is not stored in part when its client hangs up, however large: " .. kind, function()
+      local connection = server:begin("POST", "/big/" .. kind, { json = {} })
+      support.eventually("the batch to sleep", function() return sessions("wait_event = 'PgSleep'") == 1 end)
+      connection:close()
+      support.eventually("no session at work", function() return sessions("state <> 'idle'") == 0 end)
+      assert.equal(0, server.db:count("numbers"))
+    end)
+  end
+
+  it("has its results, and says where it fails, however large", function()
+    for _, count in ipairs { 1, 998, 999, 1000, 1500 } do
+      server.db:exec("truncate numbers, parts")
+      local seen = server:call("/growing/" .. count)
+      assert.is_false(seen.ok)
+      assert.equal(count + 1, seen.report.item)
+      assert.equal(line("-- there already"), seen.report.where)
+      assert.equal(count, seen.rows)
+      assert.equal(count, server.db:count("numbers"))
     end
   end)
 
