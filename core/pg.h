@@ -74,6 +74,7 @@ struct pg {
     void *holder;
     struct pg_lookup *lookup; /* what a helper thread is resolving; NULL when done */
     struct pg_cancel *cancel; /* the cancellation under way; NULL when done */
+    size_t uncancelled;       /* answers that were awaited when it was last to be cancelled */
     bool was_open;            /* it has been IDLE at least once */
     bool silent;              /* it was given up because the server did not answer in time */
     bool rolled_back;         /* CLEANING: ROLLBACK was sent */

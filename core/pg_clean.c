@@ -84,6 +84,7 @@ void pg_cancel(struct pg *pg)
     cancel->job.bounded = true;
     cancel->request = PQgetCancel(pg->conn);
     pg->cancel = cancel;
+    pg->uncancelled = pg->pipeline.expected_count;
     helper_submit(pg->helper, &cancel->job);
     pg->events->on_cancel(pg);
 }
@@ -170,13 +171,24 @@ static void flush_own(struct pg *pg, int code)
     }
 }
 
+/* A cancel ends one segment, and the server goes on with the next. Not before it has answered: it
+ * may still be at the one that was cancelled. */
+static void cancel_next(struct pg *pg)
+{
+    if (pg->pipeline.read_only && pg->pipeline.expected_count < pg->uncancelled) {
+        pg_cancel(pg);
+    }
+}
+
 /* One step towards IDLE, taken whenever something has come back. */
 void pg_clean(struct pg *pg)
 {
-    if (pg->cancel || !is_at_rest(pg)) {
+    if (pg->cancel) {
         return;
     }
-    if (is_clean(pg)) {
+    if (!is_at_rest(pg)) {
+        cancel_next(pg);
+    } else if (is_clean(pg)) {
         pg_set_state(pg, PG_IDLE);
         pg->events->on_idle(pg);
     } else if (is_in_transaction(pg) && !pg->rolled_back) {
