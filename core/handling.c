@@ -22,6 +22,10 @@
 /* A COMMIT under way at the deadline has this long to report. */
 enum { COMMIT_GRACE_MS = 80 };
 
+/* For so long scripts may keep a worker from looking at its timers and sockets, and for so long
+ * again what has just come may run at once; the last of each may go on to the end of its slice. */
+enum { TURN_MS = 20, STARTING_MS = 10 };
+
 enum { TRACEBACK_SIZE = 2048 };
 
 void runner_init(struct runner *runner, struct loop *loop, struct database *database,
@@ -314,10 +318,11 @@ static void fail_expired(struct handling *handling)
     fail_plainly(handling, &err);
 }
 
-/* The thread has the values for its resumption on its stack, `count` of them. */
-static void resume(struct handling *handling, int count)
+/* The thread has the values for its resumption on its stack. */
+static void resume(struct handling *handling)
 {
-    int returned;
+    int returned, count = handling->resumed_with;
+    handling->resumed_with = 0;
     handling->state = HANDLING_RUNNING;
     handling->generation->current = handling;
     enum vm_outcome outcome = vm_resume(handling->generation->vm, handling->thread.lua, count,
@@ -344,13 +349,19 @@ static void resume(struct handling *handling, int count)
 void runner_run(struct runner *runner)
 {
     struct list batch;
+    uint64_t now = runner->loop->now, until = now + MILLISECONDS(TURN_MS);
     list_init(&batch);
     list_take(&batch, &runner->ready);
-    while (!list_is_empty(&batch)) {
+    while (!list_is_empty(&batch) && now < until) {
         struct handling *handling = list_entry(batch.next, struct handling, ready);
         list_remove(&handling->ready);
-        resume(handling, 0);
+        resume(handling);
+        now = clock_now();
     }
+    /* Those left over go first the next time. */
+    list_take(&batch, &runner->ready);
+    list_take(&runner->ready, &batch);
+    runner->starts_until = now + MILLISECONDS(STARTING_MS);
 }
 
 void handling_start(struct runner *runner, struct request *request)
@@ -374,7 +385,12 @@ void handling_start(struct runner *runner, struct request *request)
     lua_State *L = handling->thread.lua;
     lua_pushcfunction(L, handling->generation->entry);
     lua_rawgeti(L, LUA_REGISTRYINDEX, route->function);
-    resume(handling, 1);
+    handling->resumed_with = 1;
+    if (clock_now() < runner->starts_until) {
+        resume(handling);
+    } else {
+        make_ready(handling);
+    }
 }
 
 /* True if what the handling is at may have been committed, or may yet be. */

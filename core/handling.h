@@ -31,6 +31,7 @@ struct runner {
     bool development;          /* script errors go to the client */
     int64_t last_row;          /* the number of the newest unread row */
     struct list ready;         /* of struct handling */
+    uint64_t starts_until;     /* what comes later in this turn of the loop is made ready only */
 };
 
 /* What a handling waits for, if it is neither a transaction nor a sleep. Embedded by its owner. */
@@ -81,6 +82,7 @@ struct handling {
     struct request *request;
     struct generation *generation; /* the request holds it */
     struct script_thread thread;
+    int resumed_with;            /* values on the thread's stack that it goes on with */
     struct list transactions;    /* open ones: at most one, but for what is being ended */
     struct script_tx statements; /* autocommit; `handling` is NULL until it is first used */
     struct tx *waiting_for;      /* the operation under way; NULL if none or a sleep */
@@ -99,12 +101,13 @@ struct handling {
 void runner_init(struct runner *runner, struct loop *loop, struct database *database,
                  bool development);
 
-/* Runs what is ready, each for one slice; new ones that become ready wait for the next call. */
+/* Runs what is ready, each for one slice, as far as there is time in a turn of the loop; what
+ * becomes ready meanwhile waits for the next call. */
 void runner_run(struct runner *runner);
 bool runner_has_ready(const struct runner *runner);
 
-/* Runs the request's route in its generation. The response comes by request_done(), perhaps before
- * this returns. */
+/* Runs the request's route in its generation, at once or soon. The response comes by
+ * request_done(), perhaps before this returns. */
 void handling_start(struct runner *runner, struct request *request);
 
 /* Its deadline has passed: answers for it and ends it, or moves request->deadline on for the short

@@ -59,6 +59,10 @@ app.get("/spin", { deadline = 1 }, function()
   while true do end
 end)
 
+app.get("/compute", { deadline = 60 }, function()
+  while true do end
+end)
+
 app.get("/spin-protected", { deadline = 1 }, function()
   while true do
     pcall(function() while true do end end)
@@ -210,6 +214,20 @@ describe("a deadline", function()
     end
     assert.equal(504, spinning:receive().status)
     spinning:close()
+  end)
+
+  -- A slice each of all of them is three seconds and more.
+  it("of one request is kept while many others compute", function()
+    local busy = {}
+    finally(function()
+      for _, client in ipairs(busy) do client:close() end
+    end)
+    local late = server:begin("GET", "/sleep/60")
+    server.db:wait_running("%pg_sleep%")
+    local started = socket.gettime()
+    for i = 1, 300 do busy[i] = server:begin("GET", "/compute") end
+    support.problem(late:finish(), 504, "deadline-exceeded")
+    assert.is_true(socket.gettime() - started < 3, "it took too long")
   end)
 
   it("can be asked for", function()
