@@ -503,6 +503,12 @@ static int parse_block(struct catalog *catalog, struct scanner *scanner, const c
     statement->file = file;
     statement->key = statement_hash(sql, length);
     statement_set_sql(statement, &catalog->arena, sql, length);
+    if (statement->block == SQL_ENDS_BLOCK) {
+        return fail(scanner, statement->line,
+                    "the statement %s would end a transaction, which none may: use tx:commit() or "
+                    "tx:rollback()",
+                    statement->name);
+    }
     add_statement(catalog, statement);
     return 0;
 }

@@ -60,8 +60,9 @@ void catalog_finish(struct catalog *catalog);
 
 /* Adds the statements of one file. `path` is copied. -1 with ERROR_SCRIPT, `where` "file:line" and
  * what to do: text before the first name, a bad or repeated name, an unknown or missing kind, an
- * empty statement, two statements in one block, an open quote or comment. Understands '...',
- * E'...', "...", $tag$...$tag$, -- and nested block comments; a semicolon inside those is text. */
+ * empty statement, one that ends a transaction, two statements in one block, an open quote or
+ * comment. Understands '...', E'...', "...", $tag$...$tag$, -- and nested block comments; a
+ * semicolon inside those is text. */
 int catalog_parse(struct catalog *catalog, const char *path, const char *text, size_t length,
                   struct error *err);
 

@@ -31,6 +31,8 @@ static const struct accepted accepted[] = {
     {"many", "-- name: a :many\nselect 1;\n", "select 1", 1, STATEMENT_MANY, 1},
     {"exec", "-- name: a :exec\nselect 1;\n", "select 1", 1, STATEMENT_EXEC, 1},
     {"bulk", "-- name: a :bulk\nselect 1;\n", "select 1", 1, STATEMENT_BULK, 1},
+    {"back to a savepoint", "-- name: a :exec\nrollback to s;\n", "rollback to s", 1,
+     STATEMENT_EXEC, 1},
     {"no semicolon", "-- name: a :one\nselect 1\n", "select 1", 1, STATEMENT_ONE, 1},
     {"no newline at the end", "-- name: a :one\nselect 1", "select 1", 1, STATEMENT_ONE, 1},
     {"two semicolons", "-- name: a :one\nselect 1;;\n", "select 1", 1, STATEMENT_ONE, 1},
@@ -191,6 +193,9 @@ static const struct refused refused[] = {
     {"open empty dollar quote", "-- name: a :one\nselect $$$", 2, "the $$ that opens here"},
     {"open comment", "-- name: a :one\nselect 1\n/* /* */\n", 3, "never closed with */"},
     {"open comment in the header", "/*\n-- name: a :one\nselect 1", 1, "never closed with */"},
+    {"commit", "\n-- name: a :exec\n-- b\ncommit;", 2, "a would end a transaction"},
+    {"rollback before another", "-- name: a :exec\nrollback and chain\n-- name: b :one\nselect 1;",
+     1, "a would end a transaction"},
     {"comment of one slash", "-- name: a :one\nselect 1 /*/", 2, "never closed with */"},
 };
 
