@@ -45,6 +45,14 @@ app.post("/alone", function()
   return 201, { count = app.db:exec("log_action", "alone") }
 end)
 
+app.post("/batch", function()
+  app.db:queue("log_action", "first")
+  app.db:queue("do $$ begin insert into actions (description) values ('second'); end $$")
+  app.db:queue("log_action", "third")
+  app.db:send_batch()
+  return 201, {}
+end)
+
 app.post("/rows", create("update_user_score", queue_profile, function(tx, ...)
   tx:send_batch()
   tx:exec(...)
@@ -171,6 +179,36 @@ describe("a create whose connection to the database breaks at any message", func
     it(("because of garbage, on the way %s, is done or not, as its client is told"):format(way), function()
       assert_some_of_each(create_through_all("/rows", "corrupt", way, "sql begin"))
     end)
+  end
+
+  -- Whether the fault came to pass, and what the client was told. COMMIT is sent along with the rest.
+  local function batch_through(fault)
+    server.proxy:arm(fault)
+    local verdict = books.verdict(server:post("/batch", {}))
+    local fired = server.proxy:status().fired
+    server.proxy:settle()
+    server.proxy:order("disarm")
+    local count = tonumber(session:exec("select count(*) from actions"))
+    assert.is_true(count == 3 or count == 0, count .. " of 3 are there")
+    assert.is_true(verdict == "unknown" or (verdict == "there") == (count == 3), verdict)
+    support.eventually("a batch behind it", function() return server:post("/batch", {}).status == 201 end)
+    books.reset(session)
+    return fired, verdict
+  end
+
+  for way, kind in pairs { forth = "cut", back = "reset" } do
+    it(("in a batch with a DO outside a transaction, on the way %s, is done or not, as its client is told"):format(way),
+      function()
+        local seen = {}
+        local number, fired, verdict = 0, true, nil
+        while fired do
+          number = number + 1
+          fired, verdict = batch_through { kind, way, number, "sql begin" }
+          seen[verdict] = true
+        end
+        assert.equal("there", verdict)
+        assert.same({ there = true, unknown = true }, seen)
+      end)
   end
 
   -- How many messages come back when all statements have been prepared.
