@@ -141,6 +141,7 @@ void batch_add_front(struct batch *batch, const struct statement *statement)
     memmove(batch->items + 1, batch->items, (batch->count - 1) * sizeof *batch->items);
     batch->items[0] = front;
     batch->hidden++;
+    batch->sealed += batch->sealed > 0;
 }
 
 void batch_drop_front(struct batch *batch)
@@ -148,6 +149,7 @@ void batch_drop_front(struct batch *batch)
     pg_result_free(batch->items[0].result);
     batch->count--;
     batch->hidden--;
+    batch->sealed -= batch->sealed > 0;
     memmove(batch->items, batch->items + 1, batch->count * sizeof *batch->items);
 }
 

@@ -199,6 +199,15 @@ static int tx_queue(lua_State *L)
     return 0;
 }
 
+static int tx_flush_queued(lua_State *L)
+{
+    struct script_tx *script_tx = bind_tx_check_usable(L);
+    if (is_anything_queued(script_tx)) {
+        tx_flush(&script_tx->tx);
+    }
+    return 0;
+}
+
 static int tx_send_batch(lua_State *L)
 {
     return send_queued(L, bind_tx_check_usable(L));
@@ -269,17 +278,10 @@ static int tx_recover(lua_State *L)
 }
 
 static const luaL_Reg tx_methods[] = {
-    {"query", tx_query},
-    {"query_row", tx_query_row},
-    {"exec", tx_exec},
-    {"queue", tx_queue},
-    {"send_batch", tx_send_batch},
-    {"send_rest", tx_send_rest},
-    {"open", tx_open},
-    {"commit", tx_commit_method},
-    {"rollback", tx_rollback},
-    {"recover", tx_recover},
-    {NULL, NULL},
+    {"query", tx_query},         {"query_row", tx_query_row}, {"exec", tx_exec},
+    {"queue", tx_queue},         {"flush", tx_flush_queued},  {"send_batch", tx_send_batch},
+    {"send_rest", tx_send_rest}, {"open", tx_open},           {"commit", tx_commit_method},
+    {"rollback", tx_rollback},   {"recover", tx_recover},     {NULL, NULL},
 };
 
 /* Beginning. */

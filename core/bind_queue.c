@@ -309,13 +309,13 @@ static int set_parameters(lua_State *L, struct handling *handling, struct arena 
     return 0;
 }
 
-/* The batch's last item if this row belongs to it: rows of a :bulk statement are gathered as long
- * as nothing else is queued between them, so that the order of statements stays that of the calls.
- */
+/* The batch's last item if this row belongs to it: rows of a :bulk statement are gathered until
+ * something else is queued, so that the order of statements stays that of the calls, or until
+ * tx:flush(). */
 static struct batch_item *open_bulk(struct batch *batch, const struct statement *statement,
                                     int count)
 {
-    if (batch->count == batch->hidden) {
+    if (batch->count == batch->hidden || batch->count == batch->sealed) {
         return NULL;
     }
     struct batch_item *last = &batch->items[batch->count - 1];

@@ -515,6 +515,15 @@ void tx_stream_before_rows(struct tx *tx)
     }
 }
 
+void tx_flush(struct tx *tx)
+{
+    if (tx->state == TX_OPEN) {
+        send_ahead(tx);
+    } else {
+        batch_seal(&tx->batch);
+    }
+}
+
 void tx_forget_batch(struct tx *tx)
 {
     assert(tx->state == TX_OPEN);

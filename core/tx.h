@@ -115,6 +115,10 @@ void tx_stream(struct tx *tx);
  * when all its rows are there, and what stands before it need not wait for them. */
 void tx_stream_before_rows(struct tx *tx);
 
+/* Sends what is queued, if the transaction is open, and waits for nothing; if that fails, `failed`
+ * and `untold` are set. In any state no row is added any more to a :bulk statement among it. */
+void tx_flush(struct tx *tx);
+
 /* Forgets what is queued, and that a statement has failed: for going back to a savepoint, in state
  * OPEN. What of it was executed goes with the savepoint. */
 void tx_forget_batch(struct tx *tx);

@@ -275,6 +275,11 @@ function tx:queue(statement, ...) end
 ---@return moonpool.Results
 function tx:send_batch() end
 
+---Sends what was queued without waiting for it, so that PostgreSQL works while the script goes on. Rows of
+---a :bulk statement that are queued behind are a statement of their own. The results come from send_batch()
+---all the same.
+function tx:flush() end
+
 ---Stores many rows by COPY. A row is a list with a value per column; nil and json.null are NULL. A
 ---function is called for one row after the other until it returns nil; it may not use the transaction.
 ---@param table_name string with its schema before a dot, or without

@@ -19,6 +19,8 @@ local NEW_USER = {
   },
 }
 
+local LEAST_PART = 50000 -- calls of the formula; fewer are not worth a statement of their own
+
 local PAGE = {
   limit = { type = "integer", minimum = 1, maximum = 10000, default = 1000 },
   after = { type = "integer", minimum = 0, default = 0 },
@@ -58,13 +60,15 @@ local function queue_profiles(tx, users, rows)
 end
 
 -- Queues for everyone in `scores` the score that these creates, one after the other, would have given: a
--- create counts the users there are with it, and scores all of them, the new one included. Gives the
--- score that each new user had when its own create was done.
+-- create counts the users there are with it, and scores all of them, the new one included. PostgreSQL
+-- stores a part of them while the next is computed. Gives the score that each new user had when its own
+-- create was done.
 local function queue_scores(tx, scores, places, created)
   local formula, count = score.formula, #scores
   local before = count - created
+  local part = math.max(count // 8, LEAST_PART // created)
   local first_scores = {}
-  for _, user in ipairs(scores) do
+  for i, user in ipairs(scores) do
     local id, value = user.id, user.score
     local place = places[id]
     if place then
@@ -76,12 +80,15 @@ local function queue_scores(tx, scores, places, created)
     end
     check_score(user, value)
     tx:queue("update_user_scores", id, value)
+    if i % part == 0 then
+      tx:flush()
+    end
   end
   return first_scores
 end
 
--- Creates that come at the same time are done together, in one transaction with one update of all
--- scores; the result is that of one after the other. `serialize` keeps the groups of other hosts, and
+-- Creates that come at the same time are done together, in one transaction that updates each score
+-- once; the result is that of one after the other. `serialize` keeps the groups of other hosts, and
 -- other writers that lock the table, apart.
 local create_user = app.db:group("create_user", { max = 256, serialize = "users" }, function(tx, users)
   local rows = insert_users(tx, users)

@@ -206,6 +206,25 @@ static void test_bulk(void)
     batch_finish(&batch);
 }
 
+static void test_sealed_behind_ours(void)
+{
+    static const struct parameter value = {.value = "a", .length = 1};
+    struct batch batch;
+    struct error err;
+    batch_init(&batch);
+    struct batch_item *item = batch_add(&batch, &statement, 1, "a.lua", 1);
+    item->bulk = bulk_create(&statement, 1);
+    check_int(bulk_add(item->bulk, &value, &err), 0, "a row is gathered");
+    batch_seal(&batch);
+    batch_add_front(&batch, &statement);
+    batch_seal(&batch);
+    check_text(batch.items[1].parameters[0].value, "{\"a\"}", "and sealed once, behind BEGIN");
+    batch_drop_front(&batch);
+    batch_add(&batch, &statement, 0, "a.lua", 2)->bulk = bulk_create(&statement, 0);
+    check_int(batch.sealed, 1, "what is queued behind it is still open when that has gone");
+    batch_finish(&batch);
+}
+
 int main(void)
 {
     test_items();
@@ -217,5 +236,6 @@ int main(void)
     test_reset();
     test_memory();
     test_bulk();
+    test_sealed_behind_ours();
     return test_end();
 }

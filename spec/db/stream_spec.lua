@@ -4,6 +4,7 @@ local MIGRATION = [[
 create table numbers (n integer not null primary key);
 create table texts (text text not null);
 create sequence seen;
+create sequence flushed;
 ]]
 
 local STATEMENTS = [[
@@ -15,6 +16,12 @@ insert into texts (text) values ($1);
 
 -- name: add_numbers :bulk
 insert into numbers (n) select * from unnest($1::integer[]);
+
+-- name: add_texts :bulk
+insert into texts (text) select t || nextval('flushed') from unnest($1::text[]) t;
+
+-- name: add_dates :bulk
+insert into texts (text) select d::text from unnest($1::date[]) d;
 ]]
 
 local SCRIPT = [[
@@ -23,7 +30,8 @@ local db = app.db
 
 local function report(err)
   return type(err) == "table" and
-    { code = err.code, item = err.item, where = err.where, sqlstate = err.sqlstate } or { text = tostring(err) }
+    { code = err.code, item = err.item, row = err.row, where = err.where, sqlstate = err.sqlstate } or
+    { text = tostring(err) }
 end
 
 local function spin(seconds)
@@ -86,6 +94,41 @@ end)
 app.post("/enough", function()
   enough = true
   return 200, {}
+end)
+
+-- Flushes rows, and goes on with others when it is told that this is enough.
+app.post("/flushed", { deadline = 30 }, function()
+  enough = false
+  return 200, run(function(tx)
+    for _ = 1, 10 do tx:queue("add_texts", "x") end
+    tx:flush()
+    while not enough do spin(0.002) end
+    for _ = 1, 5 do tx:queue("add_texts", "x") end
+    tx:flush()
+    tx:flush()
+    return tx:send_batch()
+  end)
+end)
+
+app.post("/flushed-unopened", function()
+  return 200, db:transaction(function(tx)
+    tx:flush()
+    for day = 1, 3 do tx:queue("add_dates", "2026-01-0" .. day) end
+    tx:flush()
+    tx:queue("add_dates", "2026-01-04")
+    return tx:send_batch()
+  end)
+end)
+
+app.post("/flushed-failing", function()
+  local ok, err = pcall(run, function(tx)
+    for part = 0, 1 do
+      for n = 1, 10 do tx:queue("add_numbers", part == 1 and n == 3 and 7 or part * 10 + n) end -- queued in parts
+      tx:flush()
+    end
+    tx:send_batch()
+  end)
+  return 200, { ok = ok, report = report(err) }
 end)
 
 app.post("/wide/{count}/{size}", { deadline = 20 }, function(req)
@@ -224,6 +267,29 @@ describe("a long batch of an open transaction", function()
     end)
     server:call("/enough")
     assert.same({ rows = true }, connection:finish():value())
+  end)
+
+  it("is executed up to where the script has flushed it, while that goes on", function()
+    local connection = server:begin("POST", "/flushed", { json = {} })
+    support.eventually("the flushed rows to be stored", function()
+      return server.db:value("select last_value from flushed") == 10
+    end)
+    server:call("/enough")
+    assert.same({ 10, 5 }, connection:finish():value())
+  end)
+
+  it("is made of the same parts where nothing can be sent yet", function()
+    assert.same({ 3, 1 }, server:call("/flushed-unopened"))
+  end)
+
+  it("names the row within its part", function()
+    local seen = server:call("/flushed-failing")
+    assert.is_false(seen.ok)
+    assert.equal("conflict", seen.report.code)
+    assert.equal(2, seen.report.item)
+    assert.equal(3, seen.report.row)
+    assert.equal("scripts/spec.lua:" .. support.line_of(SCRIPT, "-- queued in parts"), seen.report.where)
+    assert_clean()
   end)
 
   for _, pace in ipairs { "quick", "slow" } do
