@@ -124,17 +124,18 @@ describe("statements of many requests on one lane", function()
     end
     local function is_rid()
       support.eventually("a lane", is_open)
-      local offset, slow, lane = #server:log(), {}, nil
+      local offset, slow = #server:log(), {}
       session:exec("begin; lock table gate")
       for i = 1, 3 do
         number = number + 1
         slow[i] = server:begin("GET", "/behind/" .. number)
-        lane = lane or support.eventually("it to wait", function()
-          return server.db:value("select pid from pg_locks where not granted and relation = 'gate'::regclass limit 1")
-        end)
+        server.db:wait_running("select count(*) as passed from gate -- %")
       end
-      support.eventually("its session to have ended", function()
-        return server.db:count("pg_stat_activity where pid = " .. lane) == 0
+      support.eventually("each to wait elsewhere, and nothing else", function()
+        local waiting = server.db:query([[
+          select count(*) as sessions, count(distinct query) as statements from pg_stat_activity
+          where wait_event_type = 'Lock' and datname = current_database()]])[1]
+        return tonumber(waiting.sessions) == #slow and tonumber(waiting.statements) == #slow
       end)
       session:exec("commit")
       for _, client in ipairs(slow) do
