@@ -202,6 +202,7 @@ static int tx_queue(lua_State *L)
 static int tx_flush_queued(lua_State *L)
 {
     struct script_tx *script_tx = bind_tx_check_usable(L);
+    script_tx->handling->changes++;
     if (is_anything_queued(script_tx)) {
         tx_flush(&script_tx->tx);
     }

@@ -162,14 +162,21 @@ static bool wants_array(lua_State *L, int index, uint32_t type, uint32_t *ret_el
     return class == PGTYPE_ARRAY || (class != PGTYPE_JSON && type == 0 && lua_rawlen(L, index) > 0);
 }
 
+/* A script's __json runs in here: what it queued would overwrite what is being encoded, and what it
+ * flushed or ended is no more what the value is for. */
 void bind_queue_encode(lua_State *L, int index, uint32_t type, struct handling *handling)
 {
     struct array_encoder encoder = {.L = L, .out = &handling->scratch};
+    uint64_t changes = handling->changes;
     encoder.out->length = 0;
     if (wants_array(L, index, type, &encoder.element)) {
         encode_array(&encoder, index, 1);
     } else {
         bind_error_encode_json(L, index, encoder.out);
+    }
+    if (handling->changes != changes) {
+        luaL_error(L,
+                   "a value's __json must not queue statements, flush them or end a transaction");
     }
 }
 
@@ -290,19 +297,13 @@ static uint32_t value_type(const struct batch_item *item, uint16_t i)
     return statement->described ? statement->parameter_types[i] : 0;
 }
 
-/* Makes the values from index 3 on into the item's parameters. A script's __json runs in between:
- * what it queues would move the item, and overwrite what is being encoded. */
+/* Makes the values from index 3 on into the item's parameters. */
 static int set_parameters(lua_State *L, struct handling *handling, struct arena *arena,
                           struct batch_item *item, struct error *err)
 {
-    uint64_t queued = handling->queued;
     for (uint16_t i = 0; i < item->parameter_count; i++) {
         uint32_t type = value_type(item, i);
-        int code = set_parameter(L, i + 3, type, &item->parameters[i], arena, handling, err);
-        if (handling->queued != queued) {
-            luaL_error(L, "a parameter's __json must not queue statements");
-        }
-        if (code != 0) {
+        if (set_parameter(L, i + 3, type, &item->parameters[i], arena, handling, err) != 0) {
             return -1;
         }
     }
@@ -422,7 +423,7 @@ void bind_queue(lua_State *L, struct script_tx *script_tx)
     check_block(L, script_tx, statement->block);
     check_count(L, statement, count);
     script_tx->sent_at[0] = '\0';
-    script_tx->handling->queued++;
+    script_tx->handling->changes++;
     if (statement->kind == STATEMENT_BULK) {
         queue_row(L, script_tx, batch, statement, count);
     } else {

@@ -62,6 +62,7 @@ static void finish_tx(struct script_tx *script_tx)
 
 void script_tx_end(struct script_tx *script_tx, const char *how)
 {
+    script_tx->handling->changes++;
     finish_tx(script_tx);
     copytext_finish(&script_tx->copy);
     list_remove(&script_tx->link);

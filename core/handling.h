@@ -94,7 +94,7 @@ struct handling {
     struct list holdings;    /* of struct holding */
     struct list unread;      /* of struct holding: rows that no script has looked at */
     uint32_t unread_count;
-    uint64_t queued;       /* statements, refused ones too */
+    uint64_t changes;      /* of transactions by scripts: queued, refused too, flushed, ended */
     struct buffer scratch; /* owned; for callbacks that may raise */
 };
 

@@ -1,20 +1,49 @@
 -- Scripts that do what they should not: each fails by itself, and the worker goes on.
 local support = require "spec.support"
 
-local MIGRATION = "create table numbers (n integer not null primary key);"
+local MIGRATION = [[
+create table numbers (n integer not null primary key);
+create table documents (text text, json jsonb);
+]]
+
+local STATEMENTS = [[
+-- name: add_documents :bulk
+insert into documents (text, json) select * from unnest($1::text[], $2::jsonb[]);
+
+-- name: echo :one
+select $1::json[] as values;
+]]
 
 local SCRIPT = [[
 local app = require "moonpool"
-app.get("/queue-in-json", function()
-  return app.db:transaction(function(tx)
-    local value = setmetatable({}, { __json = function()
-      for _ = 1, 20 do tx:queue("select 1") end
-      return 1
-    end })
-    return { pcall(tx.queue, tx, "select $1::json", value) }
-  end)
-end)
 local db = app.db
+
+-- What a script may do to a transaction while a value for it is encoded.
+local USES = {
+  queue = function(tx) for _ = 1, 20 do tx:queue("select 1") end end,
+  flush = function(tx) tx:flush() end,
+  rollback = function(tx) tx:rollback() end,
+}
+local CALLS = {
+  statement = function(tx, value) tx:queue("select $1::json", value) end,
+  element = function(tx, value) tx:queue("echo", { 1, value }) end,
+  row = function(tx, value) tx:queue("add_documents", "a rather long text", value) end,
+  copy = function(tx, value) tx:copy_from("documents", { "text", "json" }, { { "a", value } }) end,
+}
+app.get("/use-in-json/{use}/{call}", { deadline = 5 }, function(req)
+  local tx = db:begin()
+  local value = setmetatable({}, { __json = function()
+    USES[req.params.use](tx)
+    return { 1 }
+  end })
+  tx:exec("select 1")
+  tx:queue("add_documents", "a", { 1 })
+  local ok, err = pcall(CALLS[req.params.call], tx, value)
+  return { ok = ok, text = tostring(err) }
+end)
+app.get("/usable", { deadline = 5 }, function()
+  return db:transaction(function(tx) return tx:query_row("select count(*) as count from documents") end)
+end)
 local kept
 local group = db:group("misused", function(_, inputs) return inputs end)
 
@@ -258,6 +287,7 @@ describe("a script that", function()
   setup(function()
     server = support.server.start {
       script = SCRIPT,
+      statements = STATEMENTS,
       migration = MIGRATION,
       flags = { "--workers", "1", "--pool-max", "4", "--lua-memory", "256MiB", "--no-watch" },
     }
@@ -279,13 +309,22 @@ describe("a script that", function()
     end)
   end
 
-  it("queues statements while a parameter is encoded is told so", function()
-    local worker = server:workers()[1]
-    local told = server:get("/queue-in-json"):json()
-    assert.is_false(told[1])
-    assert.is_truthy(told[2]:find("must not queue statements", 1, true))
-    assert_alive(worker)
-  end)
+  for _, use in ipairs { "queue", "flush", "rollback" } do
+    for _, call in ipairs { "statement", "element", "row", "copy" } do
+      it(("uses its transaction while a value is encoded is told so: %s, of %s"):format(use, call), function()
+        local worker = server:workers()[1]
+        local told = server:get(("/use-in-json/%s/%s"):format(use, call)):value()
+        assert.is_false(told.ok)
+        local refused = told.text:find("__json must not", 1, true) or told.text:find("copy_from is under way", 1, true)
+        assert.is_truthy(refused, told.text)
+        -- By the session that it had, which is clean.
+        for _ = 1, 2 do
+          assert.same({ count = 0 }, server:get("/usable"):value())
+        end
+        assert_alive(worker)
+      end)
+    end
+  end
 
   it("reads much more than its memory, one result after the other, succeeds", function()
     assert.same({ length = 40 * 10000000 }, server:get("/large"):json())
