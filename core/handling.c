@@ -23,8 +23,9 @@
 enum { COMMIT_GRACE_MS = 80 };
 
 /* For so long scripts may keep a worker from looking at its timers and sockets, and for so long
- * again what has just come may run at once; the last of each may go on to the end of its slice. */
-enum { TURN_MS = 20, STARTING_MS = 10 };
+ * again what has just come may run at once. The last of each may go on to the end of its slice, and
+ * one of those that compute has a slice in any case. */
+enum { TURN_MS = 10, STARTING_MS = 10 };
 
 enum { TRACEBACK_SIZE = 2048 };
 
@@ -36,18 +37,24 @@ void runner_init(struct runner *runner, struct loop *loop, struct database *data
     runner->database = database;
     runner->development = development;
     list_init(&runner->ready);
+    list_init(&runner->preempted);
 }
 
 bool runner_has_ready(const struct runner *runner)
 {
-    return !list_is_empty(&runner->ready);
+    return !list_is_empty(&runner->ready) || !list_is_empty(&runner->preempted);
+}
+
+static void put_on(struct list *list, struct handling *handling)
+{
+    handling->state = HANDLING_READY;
+    list_append(list, &handling->ready);
 }
 
 static void make_ready(struct handling *handling)
 {
-    handling->state = HANDLING_READY;
     handling->waiting_for = NULL;
-    list_append(&handling->runner->ready, &handling->ready);
+    put_on(&handling->runner->ready, handling);
 }
 
 /* Transactions. */
@@ -307,6 +314,9 @@ static void deadline_error(const struct handling *handling, struct error *err)
                   "COMMIT was sent, but the answer to this request was not ready by its deadline");
     } else if (handling->waiting_for) {
         tx_deadline_error(handling->waiting_for, err);
+    } else if (handling->resumed_with) {
+        error_set(err, ERROR_QUEUE_TIMEOUT,
+                  "the deadline passed before the script could start: others kept its worker busy");
     } else {
         error_set(err, ERROR_DEADLINE, "the deadline passed while the script was running");
     }
@@ -336,7 +346,7 @@ static void resume(struct handling *handling)
     case VM_WAITING:
         break; /* handling_wait() and handling_sleep() have seen to it. */
     case VM_PREEMPTED:
-        make_ready(handling);
+        put_on(&handling->runner->preempted, handling);
         break;
     case VM_FAILED:
         fail_by_error(handling);
@@ -347,21 +357,34 @@ static void resume(struct handling *handling)
     }
 }
 
-void runner_run(struct runner *runner)
+/* Each that is on the list now at most once, and one at least. Those that `until` leaves no time
+ * for stay in front. Gives the time. */
+static uint64_t run_list(struct list *list, uint64_t until)
 {
     struct list batch;
-    uint64_t now = runner->loop->now, until = now + MILLISECONDS(TURN_MS);
+    uint64_t now;
     list_init(&batch);
-    list_take(&batch, &runner->ready);
-    while (!list_is_empty(&batch) && now < until) {
+    list_take(&batch, list);
+    do {
         struct handling *handling = list_entry(batch.next, struct handling, ready);
         list_remove(&handling->ready);
         resume(handling);
         now = clock_now();
+    } while (!list_is_empty(&batch) && now < until);
+    list_take(&batch, list);
+    list_take(list, &batch);
+    return now;
+}
+
+void runner_run(struct runner *runner)
+{
+    uint64_t now = runner->loop->now, until = now + MILLISECONDS(TURN_MS);
+    if (!list_is_empty(&runner->ready)) {
+        now = run_list(&runner->ready, until);
     }
-    /* Those left over go first the next time. */
-    list_take(&batch, &runner->ready);
-    list_take(&runner->ready, &batch);
+    if (!list_is_empty(&runner->preempted)) {
+        now = run_list(&runner->preempted, until);
+    }
     runner->starts_until = now + MILLISECONDS(STARTING_MS);
 }
 
@@ -387,7 +410,7 @@ void handling_start(struct runner *runner, struct request *request)
     lua_pushcfunction(L, handling->generation->entry);
     lua_rawgeti(L, LUA_REGISTRYINDEX, route->function);
     handling->resumed_with = 1;
-    if (clock_now() < runner->starts_until) {
+    if (list_is_empty(&runner->ready) && clock_now() < runner->starts_until) {
         resume(handling);
     } else {
         make_ready(handling);
@@ -417,7 +440,7 @@ void handling_expire(struct handling *handling)
     }
     if (may_be_committed(handling, &err) && !handling->granted_grace) {
         handling->granted_grace = true;
-        handling->request->deadline = handling->runner->loop->now + MILLISECONDS(COMMIT_GRACE_MS);
+        handling->request->deadline += MILLISECONDS(COMMIT_GRACE_MS);
         return;
     }
     fail_plainly(handling, &err);

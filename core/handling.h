@@ -30,7 +30,8 @@ struct runner {
     struct groups *groups;     /* borrowed */
     bool development;          /* script errors go to the client */
     int64_t last_row;          /* the number of the newest unread row */
-    struct list ready;         /* of struct handling */
+    struct list ready;         /* of struct handling: woken, or to be started */
+    struct list preempted;     /* of struct handling: those that have used up their slice */
     uint64_t starts_until;     /* what comes later in this turn of the loop is made ready only */
 };
 
@@ -82,7 +83,7 @@ struct handling {
     struct request *request;
     struct generation *generation; /* the request holds it */
     struct script_thread thread;
-    int resumed_with;            /* values on the thread's stack that it goes on with */
+    int resumed_with;            /* values on the thread's stack that it starts with; then 0 */
     struct list transactions;    /* open ones: at most one, but for what is being ended */
     struct script_tx statements; /* autocommit; `handling` is NULL until it is first used */
     struct tx *waiting_for;      /* the operation under way; NULL if none or a sleep */
@@ -101,8 +102,8 @@ struct handling {
 void runner_init(struct runner *runner, struct loop *loop, struct database *database,
                  bool development);
 
-/* Runs what is ready, each for one slice, as far as there is time in a turn of the loop; what
- * becomes ready meanwhile waits for the next call. */
+/* Runs what is ready, and then those that were preempted, each for one slice, as far as there is
+ * time in a turn of the loop; what becomes ready meanwhile waits for the next call. */
 void runner_run(struct runner *runner);
 bool runner_has_ready(const struct runner *runner);
 

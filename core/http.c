@@ -28,6 +28,10 @@
  * when a request has taken the header limit. MHD clears all of that memory after each request. */
 enum { ANSWER_ROOM = 2 * 1024 };
 
+/* MHD takes one run to resume a connection, one to send its answer and one to see that it was sent.
+ * Between two turns of the loop lie the slices of those that compute. */
+enum { RESUMED_RUNS = 3 };
+
 /* How long the listen queue is emptied before draining. */
 #define LAST_RUNS_TIME SECONDS(1)
 
@@ -386,9 +390,13 @@ void http_run(struct http *http)
         be_quiet(http);
     }
     if (http->ready) {
+        unsigned runs = http->resumed ? RESUMED_RUNS : 1;
         http->ready = false;
-        http->body_moved = false;
-        MHD_run(http->daemon);
+        http->resumed = false;
+        for (unsigned i = 0; i < runs; i++) {
+            http->body_moved = false;
+            MHD_run(http->daemon);
+        }
         http->ready |= has_more(http);
     }
 }

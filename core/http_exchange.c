@@ -46,6 +46,7 @@ static void resume(struct exchange *exchange)
         loop_remove(exchange->client->http->loop, &exchange->client->watch);
         MHD_resume_connection(exchange->connection);
         exchange->suspended = false;
+        exchange->client->http->resumed = true;
     }
 }
 

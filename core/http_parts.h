@@ -43,6 +43,7 @@ struct http {
     unsigned handling; /* exchanges in the application's hands */
     unsigned polled;   /* those of them that are not suspended */
     bool body_moved;   /* in this run a piece of a body came; more may be there */
+    bool resumed;      /* since the last run a suspended connection was resumed */
     struct timer poll_timer;
     bool full;               /* MHD accepts nobody until a connection ends */
     uint64_t next_complaint; /* when the log may say so again */

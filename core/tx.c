@@ -182,7 +182,7 @@ static void run_in_block(struct tx *tx)
 }
 
 /* The script's own statements are left. A COMMIT that was refused is told of the last of them, as
- * it is where there is no block. */
+ * it is where there is no block, but for the row. */
 static void leave_block(struct tx *tx)
 {
     struct batch *batch = &tx->batch;
