@@ -67,6 +67,10 @@ app.get("/compute", { deadline = 60 }, function()
   while true do end
 end)
 
+app.get("/crowded", { deadline = 0.05 }, function()
+  while true do end
+end)
+
 app.get("/spin-protected", { deadline = 1 }, function()
   while true do
     pcall(function() while true do end end)
@@ -232,6 +236,21 @@ describe("a deadline", function()
     support.problem(late:finish(), 504, "deadline-exceeded")
     local took = server:wait_log(" path=/sleep%-beside [^\n]*", offset):match("duration_ms=(%S+)")
     assert.is_true(tonumber(took) < 4500, took)
+  end)
+
+  -- There is time for a slice of a few of them.
+  it("that passes before a script could start is told by 503 and Retry-After", function()
+    local never_started = 0
+    for _, answer in ipairs(support.http.at_once(server.url, 100, function() return "GET", "/crowded" end)) do
+      if answer.status == 503 then
+        support.problem(answer, 503, "queue-timeout")
+        assert.is_not_nil(tonumber(answer.headers["retry-after"]))
+        never_started = never_started + 1
+      else
+        support.problem(answer, 504, "deadline-exceeded")
+      end
+    end
+    assert.is_true(never_started > 0)
   end)
 
   it("can be asked for", function()
