@@ -37,12 +37,14 @@ void runner_init(struct runner *runner, struct loop *loop, struct database *data
     runner->database = database;
     runner->development = development;
     list_init(&runner->ready);
+    list_init(&runner->starting);
     list_init(&runner->preempted);
 }
 
 bool runner_has_ready(const struct runner *runner)
 {
-    return !list_is_empty(&runner->ready) || !list_is_empty(&runner->preempted);
+    return !list_is_empty(&runner->ready) || !list_is_empty(&runner->starting) ||
+           !list_is_empty(&runner->preempted);
 }
 
 static void put_on(struct list *list, struct handling *handling)
@@ -357,20 +359,19 @@ static void resume(struct handling *handling)
     }
 }
 
-/* Each that is on the list now at most once, and one at least. Those that `until` leaves no time
+/* Each that is on the list now at most once, and one in any case. Those that `until` leaves no time
  * for stay in front. Gives the time. */
-static uint64_t run_list(struct list *list, uint64_t until)
+static uint64_t run_list(struct list *list, uint64_t until, uint64_t now)
 {
     struct list batch;
-    uint64_t now;
     list_init(&batch);
     list_take(&batch, list);
-    do {
+    for (bool first = true; !list_is_empty(&batch) && (first || now < until); first = false) {
         struct handling *handling = list_entry(batch.next, struct handling, ready);
         list_remove(&handling->ready);
         resume(handling);
         now = clock_now();
-    } while (!list_is_empty(&batch) && now < until);
+    }
     list_take(&batch, list);
     list_take(list, &batch);
     return now;
@@ -379,12 +380,9 @@ static uint64_t run_list(struct list *list, uint64_t until)
 void runner_run(struct runner *runner)
 {
     uint64_t now = runner->loop->now, until = now + MILLISECONDS(TURN_MS);
-    if (!list_is_empty(&runner->ready)) {
-        now = run_list(&runner->ready, until);
-    }
-    if (!list_is_empty(&runner->preempted)) {
-        now = run_list(&runner->preempted, until);
-    }
+    now = run_list(&runner->ready, until, now);
+    now = run_list(&runner->starting, until, now);
+    now = run_list(&runner->preempted, until, now);
     runner->starts_until = now + MILLISECONDS(STARTING_MS);
 }
 
@@ -410,10 +408,11 @@ void handling_start(struct runner *runner, struct request *request)
     lua_pushcfunction(L, handling->generation->entry);
     lua_rawgeti(L, LUA_REGISTRYINDEX, route->function);
     handling->resumed_with = 1;
-    if (list_is_empty(&runner->ready) && clock_now() < runner->starts_until) {
+    bool others = !list_is_empty(&runner->ready) || !list_is_empty(&runner->starting);
+    if (!others && clock_now() < runner->starts_until) {
         resume(handling);
     } else {
-        make_ready(handling);
+        put_on(&runner->starting, handling);
     }
 }
 
@@ -432,6 +431,15 @@ static bool may_be_committed(struct handling *handling, struct error *err)
            (handling->waiting_for && tx_may_take_effect(handling->waiting_for));
 }
 
+/* It may be noticed late. What has come meanwhile gets its turn, if it is a COMMIT's answer. */
+static void grant_grace(struct handling *handling)
+{
+    uint64_t grace = handling->request->deadline + MILLISECONDS(COMMIT_GRACE_MS);
+    uint64_t least = handling->runner->loop->now + MILLISECONDS(2 * TURN_MS);
+    handling->granted_grace = true;
+    handling->request->deadline = grace > least ? grace : least;
+}
+
 void handling_expire(struct handling *handling)
 {
     struct error err;
@@ -439,8 +447,7 @@ void handling_expire(struct handling *handling)
         return;
     }
     if (may_be_committed(handling, &err) && !handling->granted_grace) {
-        handling->granted_grace = true;
-        handling->request->deadline += MILLISECONDS(COMMIT_GRACE_MS);
+        grant_grace(handling);
         return;
     }
     fail_plainly(handling, &err);

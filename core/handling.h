@@ -30,9 +30,10 @@ struct runner {
     struct groups *groups;     /* borrowed */
     bool development;          /* script errors go to the client */
     int64_t last_row;          /* the number of the newest unread row */
-    struct list ready;         /* of struct handling: woken, or to be started */
-    struct list preempted;     /* of struct handling: those that have used up their slice */
-    uint64_t starts_until;     /* what comes later in this turn of the loop is made ready only */
+    struct list ready;         /* of struct handling: woken; these may hold locks and sessions */
+    struct list starting;  /* of struct handling: there was no time to start them when they came */
+    struct list preempted; /* of struct handling: those that have used up their slice */
+    uint64_t starts_until; /* for what comes later in this turn of the loop there is no time */
 };
 
 /* What a handling waits for, if it is neither a transaction nor a sleep. Embedded by its owner. */
@@ -95,15 +96,16 @@ struct handling {
     struct list holdings;    /* of struct holding */
     struct list unread;      /* of struct holding: rows that no script has looked at */
     uint32_t unread_count;
-    uint64_t changes;      /* of transactions by scripts: queued, refused too, flushed, ended */
+    uint64_t changes;      /* of transactions by scripts: begun, queued, flushed, ended */
     struct buffer scratch; /* owned; for callbacks that may raise */
 };
 
 void runner_init(struct runner *runner, struct loop *loop, struct database *database,
                  bool development);
 
-/* Runs what is ready, and then those that were preempted, each for one slice, as far as there is
- * time in a turn of the loop; what becomes ready meanwhile waits for the next call. */
+/* Runs those that were woken, then those to be started, then those that were preempted: each for
+ * one slice, as far as there is time in a turn of the loop, but one of each kind in any case. What
+ * is put on a list meanwhile waits for the next call. */
 void runner_run(struct runner *runner);
 bool runner_has_ready(const struct runner *runner);
 

@@ -67,6 +67,19 @@ app.get("/compute", { deadline = 60 }, function()
   while true do end
 end)
 
+app.get("/woken", { deadline = 60 }, function()
+  return 200, db:transaction(function(tx)
+    tx:query("select pg_sleep(0.2)")
+    return tx:query_row("select 1 as one")
+  end)
+end)
+
+app.get("/crowd", { deadline = 60 }, function()
+  local enough = os.clock() + 0.015
+  while os.clock() < enough do end
+  return {}
+end)
+
 app.get("/crowded", { deadline = 0.05 }, function()
   while true do end
 end)
@@ -236,6 +249,19 @@ describe("a deadline", function()
     support.problem(late:finish(), 504, "deadline-exceeded")
     local took = server:wait_log(" path=/sleep%-beside [^\n]*", offset):match("duration_ms=(%S+)")
     assert.is_true(tonumber(took) < 4500, took)
+  end)
+
+  it("is not for those alone that have just come: who has begun goes first", function()
+    local crowd = {}
+    finally(function()
+      for _, client in ipairs(crowd) do client:close() end
+    end)
+    local woken, before = server:begin("GET", "/woken"), server:metric("requests_total")
+    server.db:wait_running("%pg_sleep%")
+    for i = 1, 300 do crowd[i] = server:begin("GET", "/crowd") end
+    assert.same({ one = 1 }, woken:finish():value())
+    local done = server:metric("requests_total") - before
+    assert.is_true(done < 200, done)
   end)
 
   -- There is time for a slice of a few of them.
