@@ -270,6 +270,7 @@ static int tx_recover(lua_State *L)
 {
     struct script_tx *script_tx = bind_tx_check_open(L);
     struct tx *tx = &script_tx->tx;
+    vm_check_wait(L);
     if (tx->state != TX_OPEN) {
         bind_tx_raise_failure(L, script_tx);
         bind_place_error(L, "there is no savepoint to go back to");
@@ -397,6 +398,7 @@ static int begin(lua_State *L)
     tx_init(&script_tx->tx, handling->runner->database, &options, deadline,
             &handling->request->times);
     list_append(&handling->transactions, &script_tx->link);
+    handling->changes++;
     return 1;
 }
 

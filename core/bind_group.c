@@ -10,6 +10,7 @@
 #include "bind_error.h"
 #include "bind_json.h"
 #include "bind_place.h"
+#include "bind_queue.h"
 #include "buffer.h"
 #include "error.h"
 #include "generation.h"
@@ -49,10 +50,18 @@ static int add_group(lua_State *L)
 
 /* Members. */
 
-static void encode(lua_State *L, int index, struct handling *handling)
+/* JSON from a column is taken as it is. One that whoever leads cannot read, such as a number beyond
+ * what there is, would fail the whole group. */
+static void check_input(lua_State *L, const struct buffer *input)
 {
-    handling->scratch.length = 0;
-    bind_error_encode_json(L, index, &handling->scratch);
+    struct error err;
+    if (input->length <= DESK_BYTES) {
+        if (bind_json_decode(L, input->data, input->length, &err) != 0) {
+            bind_place_error(L, "a group's input has to be JSON that can be read again: %s",
+                             err.message);
+        }
+        lua_pop(L, 1);
+    }
 }
 
 /* Moves a field of the table on top to the one below, unless it is empty. */
@@ -108,7 +117,8 @@ static int join(lua_State *L)
         bind_place_error(L, "a transaction is open: a group cannot be joined before it has ended");
     }
     vm_check_wait(L);
-    encode(L, 2, handling);
+    bind_queue_encode_json(L, 2, handling);
+    check_input(L, &handling->scratch);
     struct group_member *member = arena_alloc(&handling->request->arena, sizeof *member);
     struct error err;
     if (group_join(handling->runner->groups, member, handling, name, handling->scratch.data,
@@ -187,7 +197,7 @@ static int encode_output(lua_State *L)
 {
     struct handling *handling = handling_of(L);
     luaL_checkany(L, 1);
-    encode(L, 1, handling);
+    bind_queue_encode_json(L, 1, handling);
     if (handling->scratch.length > DESK_BYTES) {
         return luaL_error(L, "the output of a group is longer than %d bytes", DESK_BYTES);
     }

@@ -62,12 +62,21 @@ static void push_hex(lua_State *L, int index)
     luaL_pushresult(&hex);
 }
 
+static void refuse_change(lua_State *L)
+{
+    luaL_error(L, "a value's __json must not queue statements, flush them, begin or end a "
+                  "transaction");
+}
+
 /* Pushes a table as JSON, which is put together behind the literal. */
 static void push_json(struct array_encoder *encoder, int index)
 {
     struct buffer *out = encoder->out;
     size_t before = out->length;
     bind_error_encode_json(encoder->L, index, out);
+    if (out->length < before) {
+        refuse_change(encoder->L); /* Another value was encoded in the same buffer. */
+    }
     lua_pushlstring(encoder->L, out->data + before, out->length - before);
     out->length = before;
 }
@@ -162,8 +171,15 @@ static bool wants_array(lua_State *L, int index, uint32_t type, uint32_t *ret_el
     return class == PGTYPE_ARRAY || (class != PGTYPE_JSON && type == 0 && lua_rawlen(L, index) > 0);
 }
 
-/* A script's __json runs in here: what it queued would overwrite what is being encoded, and what it
+/* A script's __json runs while a value is encoded: what it queued would overwrite that, and what it
  * flushed or ended is no more what the value is for. */
+static void check_changes(lua_State *L, const struct handling *handling, uint64_t changes)
+{
+    if (handling->changes != changes) {
+        refuse_change(L);
+    }
+}
+
 void bind_queue_encode(lua_State *L, int index, uint32_t type, struct handling *handling)
 {
     struct array_encoder encoder = {.L = L, .out = &handling->scratch};
@@ -171,13 +187,18 @@ void bind_queue_encode(lua_State *L, int index, uint32_t type, struct handling *
     encoder.out->length = 0;
     if (wants_array(L, index, type, &encoder.element)) {
         encode_array(&encoder, index, 1);
+        check_changes(L, handling, changes);
     } else {
-        bind_error_encode_json(L, index, encoder.out);
+        bind_queue_encode_json(L, index, handling);
     }
-    if (handling->changes != changes) {
-        luaL_error(L,
-                   "a value's __json must not queue statements, flush them or end a transaction");
-    }
+}
+
+void bind_queue_encode_json(lua_State *L, int index, struct handling *handling)
+{
+    uint64_t changes = handling->changes;
+    handling->scratch.length = 0;
+    bind_error_encode_json(L, index, &handling->scratch);
+    check_changes(L, handling, changes);
 }
 
 static int set_text(struct parameter *parameter, uint32_t type, struct arena *arena,
@@ -420,6 +441,7 @@ void bind_queue(lua_State *L, struct script_tx *script_tx)
     struct batch *batch = tx_batch(&script_tx->tx);
     const struct statement *statement = check_statement(L, script_tx, batch);
     int count = lua_gettop(L) - 2;
+    charge(L, script_tx); /* What calls that have raised left behind. */
     check_block(L, script_tx, statement->block);
     check_count(L, statement, count);
     script_tx->sent_at[0] = '\0';

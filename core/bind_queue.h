@@ -20,4 +20,7 @@ bool bind_queue_is_null(struct lua_State *L, int index);
  * whichever a value of `type` is. */
 void bind_queue_encode(struct lua_State *L, int index, uint32_t type, struct handling *handling);
 
+/* The same as JSON. Both raise if a __json that is called for it has changed a transaction. */
+void bind_queue_encode_json(struct lua_State *L, int index, struct handling *handling);
+
 #endif

@@ -47,6 +47,34 @@ end)
 local kept
 local group = db:group("misused", function(_, inputs) return inputs end)
 
+app.get("/begin-in-json", function()
+  local value = setmetatable({}, { __json = function()
+    db:begin()
+    return { 1 }
+  end })
+  local ok, err = pcall(db.query, db, "select $1::json", value)
+  return { ok = ok, text = tostring(err) }
+end)
+
+-- Larger than any number there is, and PostgreSQL's text of it goes on as it is.
+app.get("/unreadable-input", { deadline = 20 }, function()
+  local ok, err = pcall(group, db:query_row("select '1e400'::jsonb as number"))
+  return { ok = ok, text = tostring(err) }
+end)
+app.get("/readable-input", { deadline = 20 }, function() return group { number = 1 } end)
+
+app.get("/refused-parameters", { deadline = 20 }, function()
+  local large, refused = ("x"):rep(1000000), 0
+  db:transaction(function(tx)
+    tx:exec("select 1")
+    for _ = 1, 600 do
+      local _, err = pcall(tx.queue, tx, "select $1, $2", large, print)
+      refused = refused + (type(err) == "table" and err.code == "out-of-memory" and 1 or 0)
+    end
+  end)
+  return { refused = refused }
+end)
+
 app.get("/ping", function() return { ok = true } end)
 
 app.get("/copy", { deadline = 0.3 }, function() db:query("copy (select pg_sleep(3)) to stdout") end)
@@ -325,6 +353,24 @@ describe("a script that", function()
       end)
     end
   end
+
+  it("begins a transaction while a value is encoded is told so", function()
+    local told = server:get("/begin-in-json"):value()
+    assert.is_false(told.ok)
+    assert.is_truthy(told.text:find("__json must not", 1, true), told.text)
+  end)
+
+  it("gives a group what nobody can read fails alone", function()
+    local told = server:get("/unreadable-input"):value()
+    assert.is_false(told.ok)
+    assert.is_truthy(told.text:find("has to be JSON that can be read again", 1, true), told.text)
+    assert.same({ number = 1 }, server:get("/readable-input"):value())
+  end)
+
+  it("goes on queueing what is refused gets no more memory for it", function()
+    local refused = server:get("/refused-parameters"):value().refused
+    assert.is_true(refused > 200, refused)
+  end)
 
   it("reads much more than its memory, one result after the other, succeeds", function()
     assert.same({ length = 40 * 10000000 }, server:get("/large"):json())
