@@ -182,7 +182,11 @@ describe("a network that swallows everything", function()
     support.eventually("both workers to refuse at once", function()
       local started = socket.gettime()
       for _ = 1, 12 do
-        support.problem(server:post("/notes/other"), 503)
+        local answer = server:post("/notes/other")
+        if answer.status == 504 then
+          return false -- its deadline and the end of its wait came at the same moment
+        end
+        support.problem(answer, 503)
       end
       return socket.gettime() - started < 1 -- the deadline of one of them
     end, BACK)
